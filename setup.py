@@ -1,0 +1,43 @@
+"""Build the one extension module; everything static is in pyproject.toml."""
+
+import os
+import sys
+
+import numpy
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+DEBUG = os.environ.get("TMM_DEBUG") == "1"
+SANITIZE = os.environ.get("TMM_SANITIZE", "")
+
+if sys.platform == "win32":
+    compile_args = ["/O2", "/std:c11"]
+    link_args: list[str] = []
+else:
+    optimise = ["-O0", "-g"] if DEBUG else ["-O3", "-g0"]
+    compile_args = [*optimise, "-fvisibility=hidden", "-std=gnu11", "-Wall", "-Wno-unused-function"]
+    link_args = [] if DEBUG else (["-Wl,-x"] if sys.platform == "darwin" else ["-Wl,-s"])
+    if SANITIZE:
+        compile_args = ["-O1", "-g", f"-fsanitize={SANITIZE}", "-std=gnu11"]
+        link_args = [f"-fsanitize={SANITIZE}"]
+
+extension = Extension(
+    "tmm_core._core.engine",
+    ["src/tmm_core/_core/engine.pyx"],
+    include_dirs=[numpy.get_include(), "src/tmm_core/_core"],
+    depends=["src/tmm_core/_core/atomics.h"],
+    define_macros=[
+        ("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"),
+        ("NPY_TARGET_VERSION", "NPY_1_25_API_VERSION"),
+    ],
+    extra_compile_args=compile_args,
+    extra_link_args=link_args,
+)
+
+setup(
+    ext_modules=cythonize(
+        [extension],
+        build_dir="build",
+        compiler_directives={"language_level": 3, "boundscheck": DEBUG},
+    )
+)

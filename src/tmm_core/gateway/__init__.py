@@ -1,0 +1,1 @@
+"""Where Service Requests come in."""

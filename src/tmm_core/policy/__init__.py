@@ -1,0 +1,1 @@
+"""What the SEC says: service requests, priority list, allocations, configuration."""
