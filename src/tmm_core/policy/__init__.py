@@ -1,1 +1,1 @@
-"""What the SEC says: service requests, priority list, allocations, configuration."""
+"""What the SEC says: Service Requests, priority list, allocations, configuration."""
