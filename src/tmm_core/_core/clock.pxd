@@ -1,0 +1,43 @@
+"""The monotonic clock in nanoseconds: the only file that reads one."""
+
+from libc.stdint cimport int64_t
+
+cdef extern from *:
+    """
+    #include <stdint.h>
+    #if defined(_WIN32)
+    #include <windows.h>
+    static inline int64_t tmm_clock_exact(void) {
+        LARGE_INTEGER c, f;
+        QueryPerformanceCounter(&c);
+        QueryPerformanceFrequency(&f);
+        return (c.QuadPart / f.QuadPart) * 1000000000LL + (c.QuadPart % f.QuadPart) * 1000000000LL / f.QuadPart;
+    }
+    static inline int64_t tmm_clock_early(void) { return tmm_clock_exact(); }
+    static inline int64_t tmm_clock_step(void) { return 0; }
+    #else
+    #include <time.h>
+    static inline int64_t tmm_clock_ns(clockid_t id) {
+        struct timespec t;
+        clock_gettime(id, &t);
+        return (int64_t)t.tv_sec * 1000000000LL + t.tv_nsec;
+    }
+    static inline int64_t tmm_clock_exact(void) { return tmm_clock_ns(CLOCK_MONOTONIC); }
+    #if defined(CLOCK_MONOTONIC_COARSE)
+    static inline int64_t tmm_clock_early(void) { return tmm_clock_ns(CLOCK_MONOTONIC_COARSE); }
+    static inline int64_t tmm_clock_step(void) {
+        struct timespec t;
+        clock_getres(CLOCK_MONOTONIC_COARSE, &t);
+        return (int64_t)t.tv_sec * 1000000000LL + t.tv_nsec;
+    }
+    #else
+    static inline int64_t tmm_clock_early(void) { return tmm_clock_exact(); }
+    static inline int64_t tmm_clock_step(void) { return 0; }
+    #endif
+    #endif
+    """
+    # The time now.
+    int64_t clock_exact "tmm_clock_exact"() noexcept nogil
+    # A time that is cheap and at most clock_step() early: stricter for a test, asked first.
+    int64_t clock_early "tmm_clock_early"() noexcept nogil
+    int64_t clock_step "tmm_clock_step"() noexcept nogil

@@ -1,0 +1,166 @@
+"""The sentence: who is admitted, and why.
+
+    A Service Request is throttled only if it is not on the priority list, its Service User is over its
+    allocation, the Mechanism is active, and there is no spare capacity left for that User; every other
+    Service Request is admitted.
+"""
+
+from libc.stdint cimport int64_t, uint32_t
+from .atomic cimport add, read, read_published, recheck, swap_if, write
+from .clock cimport clock_exact
+from .gcra cimport ahead, base_of, plus, stamp_of
+from .layout cimport (
+    FIRST_COME, HARD, PRIORITY, SPARE_CAPACITY, THROTTLED, WITHIN_ALLOCATION,
+    Control, Door, Rule, Settings, SlabHead, Words, counts_of, slab_at, units_of,
+)
+from .load cimport charge_backlog, waiting
+from .sharing cimport spare_interval
+
+cdef extern from "atomics.h" nogil:
+    const bint FREE_THREADED "TMM_FREE_THREADED"
+
+
+cdef struct Terms:                  # one version of everything a decision needs, copied whole
+    Rule rule
+    Settings* settings
+    int64_t unit
+    int64_t activation
+    int64_t brake
+    int64_t ceiling
+    int64_t charge_block
+    int64_t longest_cost
+    int64_t sharing
+    int64_t spare_tolerance
+    uint32_t service
+
+
+cdef inline int64_t read_terms(Door* door, uint32_t user, uint32_t srv, Terms* terms) noexcept nogil:
+    """Copy the terms in force, all of one generation; returns the generation."""
+    cdef Control* control = door.control
+    cdef int64_t generation = read_published(&control.generation)
+    cdef Settings* settings
+    while True:
+        settings = &control.settings[generation & 1]
+        terms.settings = settings
+        terms.service = door.services[(generation & 1) * door.srv_slots + srv]
+        terms.rule = door.rules[user].half[generation & 1]
+        terms.unit = settings.unit
+        terms.activation = settings.activation
+        terms.brake = settings.brake
+        terms.ceiling = settings.ceiling
+        terms.charge_block = settings.charge_block
+        terms.longest_cost = settings.longest_cost
+        terms.sharing = settings.sharing
+        terms.spare_tolerance = settings.spare_tolerance
+        # A half is only rewritten after the generation has moved on: unmoved means unmixed.
+        if recheck(&control.generation) == generation:
+            return generation
+        generation = read_published(&control.generation)
+
+
+cdef inline bint take(int64_t* word, int64_t interval, int64_t tolerance, int64_t cost, int64_t longest_cost,
+                      int64_t now, SlabHead* slab) noexcept nogil:
+    """Charge a bucket if it conforms: one compare-and-swap. A refusal writes nothing."""
+    cdef int64_t tat = read(word)
+    cdef int64_t base
+    while True:
+        base = base_of(tat, now, tolerance, longest_cost * interval)
+        if base > tolerance:
+            return False
+        if swap_if(word, &tat, plus(now, base + cost * interval)):
+            if base < ahead(tat, now):
+                add(&slab.healed, 1)
+            return True
+
+
+cdef inline int64_t backlog_at(Door* door, SlabHead* slab, Terms* terms, int64_t now) noexcept nogil:
+    """The backlog as time, what this worker holds back included."""
+    return waiting(read(&door.control.backlog), now, terms.ceiling) + read(&slab.pending) * terms.unit
+
+
+cdef inline bint active(Control* control) noexcept nogil:
+    return read(&control.state) & 1
+
+
+cdef inline bint spare_for(Door* door, SlabHead* slab, uint32_t user, Terms* terms, int64_t cost,
+                           int64_t now) noexcept nogil:
+    """Whether sharing leaves room for this User; its spare bucket is charged."""
+    cdef int64_t level, interval
+    if terms.sharing == HARD or backlog_at(door, slab, terms, now) > terms.brake:
+        return False
+    if terms.sharing == FIRST_COME:
+        return True
+    level = read(&door.control.level)
+    if level <= 0:
+        return False
+    interval = spare_interval(terms.rule.share_interval, level)
+    return take(&door.words[user].spare_tat, interval, terms.spare_tolerance, cost, terms.longest_cost, now, slab)
+
+
+cdef inline void activate(Control* control, int64_t now) noexcept nogil:
+    """Become active; of several callers exactly one begins the event."""
+    cdef int64_t state = read(&control.state)
+    while not state & 1:
+        if swap_if(&control.state, &state, state + 3):
+            write(&control.quiet_us, 0)
+            write(&control.changed_at, now)
+            return
+
+
+cdef inline void charge_load(Door* door, SlabHead* slab, Terms* terms, int64_t units, int64_t now,
+                             int64_t now_ns, bint shared) noexcept nogil:
+    """Count admitted units into the virtual queue, and become active when it is too long.
+
+    A worker holds units back until they make whole blocks, so that workers do not fight for one line.
+    """
+    cdef int64_t pending = units, blocks
+    if not shared:
+        pending += slab.pending
+    blocks = pending // terms.charge_block if not shared else pending
+    if blocks:
+        if not shared:
+            blocks *= terms.charge_block
+        charge_backlog(&door.control.backlog, blocks * terms.unit, now, terms.ceiling)
+    if not shared:
+        write(&slab.pending, pending - blocks)
+    if not active(door.control) and backlog_at(door, slab, terms, now) > terms.activation:
+        activate(door.control, now_ns)
+
+
+cdef inline void count(int64_t* cell, int64_t amount, bint shared) noexcept nogil:
+    """Add to a counter: a plain store where this thread is the only writer."""
+    if shared:
+        add(cell, amount)
+    else:
+        write(cell, cell[0] + amount)
+
+
+cdef inline int decide(Door* door, SlabHead* slab, uint32_t user, uint32_t srv, int64_t now,
+                       bint clock_is_ours, bint shared) noexcept nogil:
+    """Decide on one Service Request at `now` (ns); with our own clock it is read again before a refusal."""
+    cdef Terms terms
+    cdef int64_t stamp = stamp_of(now), cost
+    cdef Words* words = &door.words[user]
+    cdef int outcome
+    read_terms(door, user, srv, &terms)
+    cost = terms.service >> 1
+    if terms.service & 1:
+        outcome = PRIORITY
+    elif terms.rule.interval and take(&words.tat, terms.rule.interval, terms.rule.tolerance, cost,
+                                      terms.longest_cost, stamp, slab):
+        outcome = WITHIN_ALLOCATION
+    elif clock_is_ours:
+        # A clock read too early must not refuse anybody: ask once more, with the exact time.
+        return decide(door, slab, user, srv, clock_exact(), False, shared)
+    elif not active(door.control):
+        outcome = SPARE_CAPACITY
+    elif spare_for(door, slab, user, &terms, cost, stamp):
+        outcome = SPARE_CAPACITY
+    else:
+        outcome = THROTTLED
+    if outcome != THROTTLED:
+        charge_load(door, slab, &terms, cost, stamp, now, shared)
+    # Buckets first, counters last: a worker killed in between has admitted one request too few, never too many.
+    count(counts_of(door, slab, user, srv) + outcome, 1, shared)
+    count(units_of(slab, user) + outcome, cost, shared)
+    return outcome

@@ -1,0 +1,166 @@
+"""Where everything lies in the block: structs of 64-bit words, one concern per cache line.
+
+    Control | services[2][srvs] | Rules[users] | Words[users] | slab 0 | slab 1 | ...
+    a slab:  SlabHead | units[users][4] | counts[users][srvs][4]
+
+What is written and what is only read never share a line. Offsets only: the block may be mapped anywhere.
+"""
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t
+
+cdef enum:
+    LINE = 64
+    OUTCOMES = 4
+    LAYOUT_VERSION = 1
+    SETTINGS = 20
+
+cdef enum Outcome:
+    THROTTLED = 0
+    SPARE_CAPACITY = 1
+    WITHIN_ALLOCATION = 2
+    PRIORITY = 3
+
+cdef enum Sharing:
+    FAIR = 0
+    FIRST_COME = 1
+    HARD = 2
+
+
+cdef struct Settings:               # what a configuration fixes for everybody; all spans in stamps
+    int64_t unit                    # of the operating threshold: 1/T
+    int64_t activation              # backlog above which the Mechanism becomes active
+    int64_t brake                   # backlog above which no spare capacity is given
+    int64_t ceiling                 # the backlog never counts for more than this
+    int64_t charge_block            # units a worker may hold back before it charges the backlog
+    int64_t longest_cost            # largest cost of an SRV, units
+    int64_t sharing
+    int64_t spare_tolerance
+    int64_t tick_ns                 # nanoseconds between control ticks
+    int64_t hold_us                 # microseconds of quiet before the Mechanism is inactive again
+    int64_t release_rate            # rates in 1/1024 units per second
+    int64_t threshold_rate
+    int64_t retry_cap               # longest Retry-After
+    int64_t users                   # slots in use
+    int64_t uniform                 # every cost is 1
+    int64_t observe                 # refuse nothing
+    int64_t reserved[4]
+
+
+cdef struct Rule:                   # a User's terms in one version of the table; half a line
+    int64_t interval                # stamps per unit of allocation; 0: nothing allocated
+    int64_t tolerance               # burst, stamps
+    int64_t share_interval          # stamps per unit at the weight
+    int64_t weight                  # of the spare capacity, 1/1024 units per second
+
+
+cdef struct Rules:                  # one line, only read by decisions: generation g uses half g & 1
+    Rule half[2]
+
+
+cdef struct Words:                  # one line, written by this User's decisions and by the tick
+    int64_t tat                     # own bucket
+    int64_t spare_tat               # spare bucket
+    int64_t horizon                 # last retry slot given
+    int64_t excess_seen             # tick: units above the allocation, total when last seen
+    int64_t excess_rate             # tick: their rate
+    int64_t padding[3]              # to the end of the line: the next User is another core's
+
+
+cdef struct Control:
+    # line 0, written once
+    int64_t magic
+    int64_t layout
+    int64_t user_slots
+    int64_t srv_slots
+    int64_t slab_slots
+    int64_t nbytes
+    int64_t created_by
+    int64_t padding_0
+    # line 1, read by every decision and seldom written
+    int64_t generation              # table in force: half generation & 1; published
+    int64_t state                   # activations * 2 + active
+    int64_t level                   # (L - 1) * 65536
+    int64_t slabs_used              # slabs 0 .. slabs_used - 1 have counted something
+    int64_t padding_1[4]
+    # line 2, written by admissions
+    int64_t backlog                 # stamp at which the virtual queue is empty
+    int64_t padding_2[7]
+    # line 3, claimed by the tick
+    int64_t tick_at                 # ns
+    int64_t ticks
+    int64_t padding_3[6]
+    # lines 4 and 5, written by the tick and on activation
+    int64_t seen[4]                 # units by outcome, all Users, at the last tick
+    int64_t rate[4]                 # by outcome, over 0.25 s
+    int64_t load                    # admitted, over 1 s
+    int64_t offered                 # admitted and throttled, over 1 s
+    int64_t quiet_us                # offered load below the release threshold for so long
+    int64_t changed_at              # ns at which the state last changed
+    int64_t retry_until             # stamp of the last retry slot given to anybody
+    int64_t longest_cost            # ever configured: charges of older tables are still in the words
+    int64_t padding_4[2]
+    # from line 6
+    Settings settings[2]
+
+
+cdef struct SlabHead:               # one line; then units and counts
+    int64_t taken                   # 1 while a thread counts here without the GIL
+    int64_t pending                 # units admitted and not yet charged to the backlog
+    int64_t healed                  # impossible words found
+    int64_t padding[5]
+
+
+cdef struct Door:                   # addresses of one mapping: private to a process
+    Control* control
+    uint32_t* services              # [2][srvs]: cost * 2 + priority
+    Rules* rules
+    Words* words
+    uint8_t* slabs
+    int64_t slab_bytes
+    int64_t user_slots
+    int64_t srv_slots
+    int64_t slab_slots
+
+
+cdef inline int64_t whole_lines(int64_t nbytes) noexcept nogil:
+    """Round up to whole cache lines."""
+    return (nbytes + LINE - 1) // LINE * LINE
+
+
+cdef inline int64_t slab_size(int64_t users, int64_t srvs) noexcept nogil:
+    """Bytes of one slab."""
+    return LINE + users * OUTCOMES * 8 + whole_lines(users * srvs * OUTCOMES * 8)
+
+
+cdef inline int64_t block_size(int64_t users, int64_t srvs, int64_t slabs) noexcept nogil:
+    """Bytes of a block."""
+    return (whole_lines(sizeof(Control)) + whole_lines(2 * srvs * 4)
+            + users * (sizeof(Rules) + sizeof(Words)) + slabs * slab_size(users, srvs))
+
+
+cdef inline void open_door(Door* door, uint8_t* memory, int64_t users, int64_t srvs, int64_t slabs) noexcept nogil:
+    """Fill in the addresses for a block at `memory`."""
+    door.control = <Control*>memory
+    door.services = <uint32_t*>(memory + whole_lines(sizeof(Control)))
+    door.rules = <Rules*>(<uint8_t*>door.services + whole_lines(2 * srvs * 4))
+    door.words = <Words*>(door.rules + users)
+    door.slabs = <uint8_t*>(door.words + users)
+    door.slab_bytes = slab_size(users, srvs)
+    door.user_slots = users
+    door.srv_slots = srvs
+    door.slab_slots = slabs
+
+
+cdef inline SlabHead* slab_at(Door* door, int64_t index) noexcept nogil:
+    return <SlabHead*>(door.slabs + index * door.slab_bytes)
+
+
+cdef inline int64_t* units_of(SlabHead* slab, int64_t user) noexcept nogil:
+    """The User's units by outcome in this slab."""
+    return <int64_t*>(<uint8_t*>slab + LINE) + user * OUTCOMES
+
+
+cdef inline int64_t* counts_of(Door* door, SlabHead* slab, int64_t user, int64_t srv) noexcept nogil:
+    """The cell of a User and an SRV in this slab: requests by outcome."""
+    return (<int64_t*>(<uint8_t*>slab + LINE + door.user_slots * OUTCOMES * 8)
+            + (user * door.srv_slots + srv) * OUTCOMES)

@@ -1,0 +1,142 @@
+"""The control tick: estimates, the level, and the way back to inactive. Run by whoever finds it due."""
+
+from libc.stdint cimport int64_t
+from .atomic cimport add, publish, read, swap_if, write
+from .gcra cimport SKEW, WRAPPED, ahead, stamp_of
+from .layout cimport (
+    OUTCOMES, SPARE_CAPACITY, THROTTLED, WITHIN_ALLOCATION, PRIORITY, Control, Door, Settings, SlabHead, Words,
+    slab_at, units_of,
+)
+from .load cimport charge_backlog, smoothed
+from .sharing cimport fill, satisfied_at
+
+cdef enum:
+    SHORT_US = 250_000              # what a share is computed from
+    LONG_US = 1_000_000             # what people are shown, and what ends an activation
+    SPAN_MAX_US = 1_000_000_000_000
+    # Aim a little above the threshold and let the brake trim: estimates are late, the backlog is not.
+    AIM_SHIFT = 6
+
+
+cdef struct Scratch:                # room for the Users in excess, private to a process
+    int64_t* excess
+    int64_t* weight
+    int64_t* satisfied
+    int64_t room
+    int64_t busy
+
+
+cdef inline bint tick_due(Control* control, int64_t tick_ns, int64_t now) noexcept nogil:
+    """Whether a tick is due at `now`: the period is over, or the clock was set back."""
+    cdef int64_t since = ahead(now, read(&control.tick_at))
+    return since >= tick_ns or since < -(SKEW >> 7)
+
+
+cdef inline void refresh(int64_t* word, int64_t now) noexcept nogil:
+    """Keep a long idle word from wrapping round to the future."""
+    cdef int64_t found = read(word)
+    cdef int64_t lead = ahead(found, now)
+    if lead < -WRAPPED or lead > WRAPPED:
+        swap_if(word, &found, now)
+
+
+cdef inline int64_t survey(Door* door, Settings* settings, int half, int64_t span_us, int64_t stamp,
+                           int64_t* totals, Scratch* scratch) noexcept nogil:
+    """Add up all units by outcome and estimate each User's excess; returns how many Users are in excess."""
+    cdef int64_t user, slab, outcome, above, rate, found = 0
+    cdef int64_t slabs = read(&door.control.slabs_used)
+    cdef int64_t own[4]
+    cdef int64_t* units
+    cdef Words* words
+    for outcome in range(OUTCOMES):
+        totals[outcome] = 0
+    for user in range(settings.users):
+        own[0] = own[1] = own[2] = own[3] = 0
+        for slab in range(slabs):
+            units = units_of(slab_at(door, slab), user)
+            for outcome in range(OUTCOMES):
+                own[outcome] += read(units + outcome)
+        for outcome in range(OUTCOMES):
+            totals[outcome] += own[outcome]
+        words = &door.words[user]
+        refresh(&words.tat, stamp)
+        refresh(&words.spare_tat, stamp)
+        refresh(&words.horizon, stamp)
+        above = own[SPARE_CAPACITY] + own[THROTTLED]
+        if above == words.excess_seen and words.excess_rate == 0:
+            continue
+        rate = smoothed(words.excess_rate, min(above - words.excess_seen, <int64_t>1 << 32), span_us, SHORT_US)
+        words.excess_seen = above
+        words.excess_rate = rate
+        if rate:
+            scratch.excess[found] = rate
+            scratch.weight[found] = door.rules[user].half[half].weight
+            found += 1
+    return found
+
+
+cdef inline int64_t solve(Scratch* scratch, int64_t n, int64_t spare) noexcept nogil:
+    """The level at which the Users in excess share `spare` (1/1024 units per second)."""
+    cdef int64_t i
+    if spare <= 0:
+        return 0
+    for i in range(n):
+        # Nobody can have more than all of it: keeps the sums in range.
+        scratch.excess[i] = min(scratch.excess[i], spare + 1)
+        scratch.satisfied[i] = satisfied_at(scratch.excess[i], scratch.weight[i])
+    return fill(scratch.excess, scratch.weight, scratch.satisfied, n, spare)
+
+
+cdef inline void calm_down(Control* control, Settings* settings, int64_t span_us, int64_t now) noexcept nogil:
+    """Become inactive once the offered load has been low for long enough and all retry slots have passed."""
+    cdef int64_t state = read(&control.state)
+    cdef int64_t owed
+    if read(&control.offered) >= settings.release_rate:
+        write(&control.quiet_us, 0)
+        return
+    write(&control.quiet_us, read(&control.quiet_us) + span_us)
+    owed = ahead(read(&control.retry_until), stamp_of(now))
+    if not state & 1 or read(&control.quiet_us) < settings.hold_us or 0 < owed <= settings.retry_cap + SKEW:
+        return
+    if swap_if(&control.state, &state, state - 1):
+        write(&control.changed_at, now)
+
+
+cdef inline bint tick(Door* door, SlabHead* own, Scratch* scratch, int64_t now) noexcept nogil:
+    """Run a control tick if one is due and nobody else has taken it."""
+    cdef Control* control = door.control
+    cdef int half = read(&control.generation) & 1
+    cdef Settings* settings = &control.settings[half]
+    cdef int64_t since = read(&control.tick_at), free = 0, span_us, outcome, grown, n, spare, held
+    cdef int64_t totals[4]
+    cdef int64_t offered = 0, admitted = 0
+    if not tick_due(control, settings.tick_ns, now) or not swap_if(&scratch.busy, &free, 1):
+        return False
+    if not swap_if(&control.tick_at, &since, now):
+        write(&scratch.busy, 0)
+        return False
+    span_us = ahead(now, since) // 1000
+    if span_us > 0:
+        # Whole microseconds only; what is left over belongs to the next tick.
+        write(&control.tick_at, since + span_us * 1000)
+        span_us = min(span_us, <int64_t>SPAN_MAX_US)
+        if own != NULL:
+            held = own.pending
+            write(&own.pending, 0)
+            charge_backlog(&control.backlog, held * settings.unit, stamp_of(now), settings.ceiling)
+        n = survey(door, settings, half, span_us, stamp_of(now), totals, scratch)
+        for outcome in range(OUTCOMES):
+            grown = min(totals[outcome] - read(&control.seen[outcome]), <int64_t>1 << 32)
+            write(&control.seen[outcome], totals[outcome])
+            write(&control.rate[outcome], smoothed(read(&control.rate[outcome]), grown, span_us, SHORT_US))
+            offered += grown
+            if outcome != THROTTLED:
+                admitted += grown
+        write(&control.load, smoothed(read(&control.load), admitted, span_us, LONG_US))
+        write(&control.offered, smoothed(read(&control.offered), offered, span_us, LONG_US))
+        spare = settings.threshold_rate - read(&control.rate[PRIORITY]) - read(&control.rate[WITHIN_ALLOCATION])
+        write(&control.level, solve(scratch, n, spare + (spare >> AIM_SHIFT)))
+        calm_down(control, settings, span_us, now)
+    add(&control.ticks, 1)
+    write(&scratch.busy, 0)
+    return True

@@ -1,0 +1,352 @@
+"""The portfolio: the monthly inputs of the allocation formula, one row per User, from a strict CSV file.
+
+Nothing is guessed: a file with any mistake is refused whole, with every mistake and its place.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from calendar import monthrange
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tmm_core.errors import ConfigError, Mistake
+
+__all__ = ["CATEGORIES", "COLUMNS", "METER_KINDS", "Portfolio", "UserPortfolio"]
+
+CATEGORIES = ("large-supplier", "small-supplier", "electricity-network", "gas-network", "other")
+"""Party categories as the allocations file writes them."""
+
+METER_KINDS = (
+    "electricity_credit",
+    "electricity_prepayment",
+    "gas_credit",
+    "gas_prepayment",
+    "other_devices",
+)
+"""Columns that count smart meters and other Devices."""
+
+COLUMNS = ("user", "category", "user_ids", *METER_KINDS, "forecast", "actual")
+"""Header of the portfolio CSV."""
+
+MOST_DEVICES = 1_000_000_000
+"""Full roll-out in Great Britain is about 60 million meters: a count above this is a slip."""
+
+MOST_REQUESTS = 1_000_000_000_000
+"""Service Requests a month; 12.1 billion messages went over the whole system in the year 2022."""
+
+LONGEST_NAME = 100
+LARGEST_FILE = 64 << 20
+
+_EUI_64 = re.compile(r"[0-9A-F]{2}(-[0-9A-F]{2}){7}")
+_COUNT = re.compile(r"[0-9]{1,15}")
+_MONTH = re.compile(r"(2[0-9]{3})-(0[1-9]|1[0-2])")
+
+
+@dataclass(frozen=True, slots=True)
+class UserPortfolio:
+    """What one User operates and expects in a month.
+
+    Attributes
+    ----------
+    electricity_credit, electricity_prepayment, gas_credit, gas_prepayment : int
+        Smart meters by fuel and payment mode.
+    other_devices : int
+        Other Devices.
+    forecast : int or None
+        Service Requests the User forecasts for the month.
+    actual : int or None
+        Service Requests the User sent in the month before.
+    """
+
+    user: str
+    category: str
+    user_ids: tuple[str, ...] = ()
+    electricity_credit: int = 0
+    electricity_prepayment: int = 0
+    gas_credit: int = 0
+    gas_prepayment: int = 0
+    other_devices: int = 0
+    forecast: int | None = None
+    actual: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Portfolio:
+    """The portfolios of all Users in one month, as ``2026-12``."""
+
+    month: str
+    users: tuple[UserPortfolio, ...]
+
+    def __post_init__(self) -> None:
+        mistakes = []
+        if not _MONTH.fullmatch(self.month):
+            mistakes.append(Mistake(f"month {self.month!r}, expected a form like 2026-12", field="month"))
+        if not self.users:
+            mistakes.append(Mistake("no Users, expected at least one", field="user"))
+        names: set[str] = set()
+        for row in self.users:
+            if row.user in names:
+                mistakes.append(Mistake(f"User {row.user!r} is listed twice", field="user"))
+            names.add(row.user)
+            if row.category not in CATEGORIES:
+                mistakes.append(Mistake(f"User {row.user!r}: {_wrong_category(row.category)}"))
+            for kind in METER_KINDS:
+                count = getattr(row, kind)
+                if type(count) is not int or not 0 <= count <= MOST_DEVICES:
+                    mistakes.append(Mistake(f"User {row.user!r}: {kind} {count!r}, expected an int of 0 or more"))
+            for kind in ("forecast", "actual"):
+                count = getattr(row, kind)
+                if count is not None and (type(count) is not int or not 0 <= count <= MOST_REQUESTS):
+                    mistakes.append(Mistake(f"User {row.user!r}: {kind} {count!r}, expected an int or None"))
+        if mistakes:
+            raise ConfigError(mistakes)
+
+    @property
+    def days(self) -> int:
+        """Days of the month."""
+        return monthrange(int(self.month[:4]), int(self.month[5:]))[1]
+
+    @property
+    def days_of_previous_month(self) -> int:
+        """Days of the month before, to which ``UserPortfolio.actual`` refers."""
+        year, month = int(self.month[:4]), int(self.month[5:])
+        return monthrange(year - 1, 12)[1] if month == 1 else monthrange(year, month - 1)[1]
+
+    @classmethod
+    def load(cls, path: str | Path, month: str | None = None) -> Portfolio:
+        """Read a portfolio file; the month is that of the file's name (``2026-12.csv``) if not given.
+
+        Raises
+        ------
+        ConfigError
+            With every mistake of the file.
+        """
+        path = Path(path)
+        try:
+            with path.open("rb") as file:
+                data = file.read(LARGEST_FILE + 1)
+        except OSError as error:
+            raise ConfigError(
+                Mistake(f"cannot be read: {error.strerror or error}", file=str(path))
+            ) from None
+        return cls.read(data, month or path.stem, file=str(path))
+
+    @classmethod
+    def read(cls, data: bytes, month: str, *, file: str = "portfolio.csv") -> Portfolio:
+        """Read the bytes of a portfolio file; see `load`."""
+        reader = _Reader(file)
+        if not _MONTH.fullmatch(month):
+            reader.wrong(
+                f"the month is {month!r}, expected a file name like 2026-12.csv or the month itself (--month 2026-12)"
+            )
+        users = reader.rows(data)
+        if reader.mistakes:
+            raise ConfigError(reader.mistakes)
+        return cls(month, tuple(users))
+
+
+Cell = tuple[int, str]
+"""Column of the first character in its line, from 1, and the text."""
+
+
+class _Reader:
+    """Reads one file and remembers every mistake of it."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.mistakes: list[Mistake] = []
+        self.names: dict[str, int] = {}
+        self.owners: dict[str, tuple[str, int]] = {}
+
+    def wrong(
+        self, message: str, line: int | None = None, column: int | None = None, field: str | None = None
+    ) -> None:
+        self.mistakes.append(Mistake(message, file=self.file, line=line, column=column, field=field))
+
+    def rows(self, data: bytes) -> list[UserPortfolio]:
+        lines = self._lines(data)
+        if not lines or not self._header(lines[0]):
+            return []
+        users = []
+        for number, line in enumerate(lines[1:], start=2):
+            if not line:
+                self.wrong("an empty line, expected a User", number, 1)
+            elif (cells := self._split(line, number)) is not None:
+                users.append(self._user(dict(zip(COLUMNS, cells, strict=True)), number))
+        if len(lines) == 1:
+            self.wrong("no Users after the header, expected at least one", 1)
+        return users
+
+    def _lines(self, data: bytes) -> list[str]:
+        """Decode; a record is a line, since no cell may hold a line break."""
+        if len(data) > LARGEST_FILE:
+            self.wrong(f"more than {LARGEST_FILE >> 20} MiB, expected a portfolio file")
+            return []
+        if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+            self.wrong("encoded in UTF-16, expected UTF-8", 1, 1)
+            return []
+        lines = []
+        for number, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+            try:
+                line = raw.decode("utf-8")
+            except UnicodeDecodeError as error:
+                column = len(raw[: error.start].decode("utf-8")) + 1
+                self.wrong(f"byte 0x{raw[error.start]:02x} is not UTF-8", number, column)
+                line = raw.decode("utf-8", "replace")
+            lines.append(line.removesuffix("\r"))
+        if lines[-1] == "":  # the line break at the end of the last line
+            lines.pop()
+        if not lines:
+            self.wrong(f"the file is empty, expected the header {','.join(COLUMNS)}", 1, 1)
+        return lines
+
+    def _header(self, line: str) -> bool:
+        if line == ",".join(COLUMNS):
+            return True
+        found = line.split(",")
+        if len(found) == 1 and (";" in line or "\t" in line):
+            separator = "semicolons" if ";" in line else "tabs"
+            self.wrong(f"the columns are separated by {separator}, expected commas", 1, 1)
+            return False
+        column = 1
+        for index in range(max(len(found), len(COLUMNS))):
+            is_name = found[index] if index < len(found) else None
+            name = COLUMNS[index] if index < len(COLUMNS) else None
+            if is_name != name:
+                self.wrong(
+                    f"the header has {'nothing' if is_name is None else repr(is_name)}, expected "
+                    f"{'nothing' if name is None else repr(name)} (the header is {','.join(COLUMNS)})",
+                    1,
+                    column,
+                    name,
+                )
+                break
+            column += len(name or "") + 1
+        return False
+
+    def _split(self, line: str, number: int) -> list[Cell] | None:
+        """Split one line; None if the line has no sound cells."""
+        cells: list[Cell] = []
+        at = 0
+        while True:
+            start = at
+            if line.startswith('"', at):
+                parts = []
+                while True:
+                    end = line.find('"', at + 1)
+                    if end < 0:
+                        self.wrong("a quotation mark is not closed in its line", number, start + 1)
+                        return None
+                    parts.append(line[at + 1 : end])
+                    at = end + 1
+                    if not line.startswith('"', at):
+                        break
+                if at < len(line) and line[at] != ",":
+                    self.wrong(f"{line[at]!r} after a closing quotation mark, expected a comma", number, at + 1)
+                    return None
+                cells.append((start + 1, '"'.join(parts)))
+            else:
+                end = line.find(",", at)
+                at = len(line) if end < 0 else end
+                cells.append((start + 1, line[start:at]))
+            if at == len(line):
+                break
+            at += 1
+        if len(cells) != len(COLUMNS):
+            self.wrong(f"{len(cells)} cells, expected {len(COLUMNS)}", number, cells[-1][0])
+            return None
+        return cells
+
+    def _user(self, cells: dict[str, Cell], line: int) -> UserPortfolio:
+        user = self._name(cells["user"], line)
+        category = cells["category"]
+        if category[1] not in CATEGORIES:
+            self.wrong(_wrong_category(category[1]), line, category[0], "category")
+        counts = {kind: self._count(cells[kind], line, kind, MOST_DEVICES) or 0 for kind in METER_KINDS}
+        requests: dict[str, int | None] = {}
+        for kind in ("forecast", "actual"):
+            given = cells[kind][1] != ""
+            requests[kind] = self._count(cells[kind], line, kind, MOST_REQUESTS) if given else None
+        return UserPortfolio(
+            user,
+            category[1],
+            self._user_ids(cells["user_ids"], user, line),
+            **counts,
+            forecast=requests["forecast"],
+            actual=requests["actual"],
+        )
+
+    def _name(self, cell: Cell, line: int) -> str:
+        column, name = cell
+        wrong = _wrong_name(name)
+        if wrong:
+            self.wrong(f"the User's name {name!r} {wrong}", line, column, "user")
+        # Names that a reader cannot tell apart are one name: they would be two Users by accident.
+        key = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+        if key and key in self.names:
+            first = self.names[key]
+            self.wrong(f"User {name!r} is already in line {first}, expected one line a User", line, column, "user")
+        self.names.setdefault(key, line)
+        return name
+
+    def _user_ids(self, cell: Cell, user: str, line: int) -> tuple[str, ...]:
+        column, text = cell
+        found = []
+        for match in re.finditer(r"[^ ]+", text):
+            at, user_id = column + match.start(), match.group().upper()
+            if not _EUI_64.fullmatch(user_id):
+                self.wrong(
+                    f"{match.group()!r} is not an EUI-64, expected eight octets like 90-B3-D5-1F-30-01-00-00, "
+                    "several separated by spaces",
+                    line,
+                    at,
+                    "user_ids",
+                )
+                continue
+            if user_id in self.owners:
+                owner, first = self.owners[user_id]
+                self.wrong(f"{user_id} already belongs to {owner!r} in line {first}", line, at, "user_ids")
+            self.owners.setdefault(user_id, (user, line))
+            found.append(user_id)
+        return tuple(sorted(set(found)))
+
+    def _count(self, cell: Cell, line: int, field: str, most: int) -> int | None:
+        column, text = cell
+        if not _COUNT.fullmatch(text):
+            what = f"{text[:40]!r}" if text else "nothing"
+            self.wrong(f"{field} is {what}, expected digits only, 0 to {most}", line, column, field)
+            return None
+        count = int(text)
+        if count > most:
+            self.wrong(f"{field} {count} is absurd, expected at most {most}", line, column, field)
+            return None
+        return count
+
+
+def _wrong_category(category: str) -> str:
+    return f"category {category!r} is unknown, expected one of {', '.join(CATEGORIES)}"
+
+
+_NAME_RULES: tuple[tuple[Callable[[str], bool], str], ...] = (
+    (lambda name: not name, "is empty, expected a name"),
+    (lambda name: name != name.strip(), "begins or ends with a space"),
+    (lambda name: len(name) > LONGEST_NAME, f"is longer than {LONGEST_NAME} characters"),
+    (
+        lambda name: unicodedata.normalize("NFKC", name)[:1] in tuple("=+-@"),
+        "begins with a character that makes spreadsheets run it as a formula, expected a letter or digit",
+    ),
+    (
+        lambda name: any(unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp") for char in name),
+        "holds control or invisible characters",
+    ),
+    (lambda name: unicodedata.normalize("NFC", name) != name, "is not in Unicode form NFC"),
+    (lambda name: _EUI_64.fullmatch(name.upper()) is not None, "is an EUI-64, expected a name"),
+)
+
+
+def _wrong_name(name: str) -> str:
+    """Say what is wrong with a User's name, or nothing."""
+    return next((message for is_wrong, message in _NAME_RULES if is_wrong(name)), "")
