@@ -20,9 +20,12 @@ cdef extern from "atomics.h" nogil:
     const bint FREE_THREADED "TMM_FREE_THREADED"
 
 
+cdef enum:
+    BULK = 4096                     # units in one charge, above which their product with 1/T may overflow
+
+
 cdef struct Terms:                  # one version of everything a decision needs, copied whole
     Rule rule
-    Settings* settings
     int64_t unit
     int64_t activation
     int64_t brake
@@ -39,19 +42,22 @@ cdef inline int64_t read_terms(Door* door, uint32_t user, uint32_t srv, Terms* t
     cdef Control* control = door.control
     cdef int64_t generation = read_published(&control.generation)
     cdef Settings* settings
+    cdef Rule* rule
     while True:
         settings = &control.settings[generation & 1]
-        terms.settings = settings
+        rule = &door.rules[user].half[generation & 1]
         terms.service = door.services[(generation & 1) * door.srv_slots + srv]
-        terms.rule = door.rules[user].half[generation & 1]
-        terms.unit = settings.unit
-        terms.activation = settings.activation
-        terms.brake = settings.brake
-        terms.ceiling = settings.ceiling
-        terms.charge_block = settings.charge_block
-        terms.longest_cost = settings.longest_cost
-        terms.sharing = settings.sharing
-        terms.spare_tolerance = settings.spare_tolerance
+        terms.rule.interval = read(&rule.interval)
+        terms.rule.tolerance = read(&rule.tolerance)
+        terms.rule.share_interval = read(&rule.share_interval)
+        terms.unit = read(&settings.unit)
+        terms.activation = read(&settings.activation)
+        terms.brake = read(&settings.brake)
+        terms.ceiling = read(&settings.ceiling)
+        terms.charge_block = read(&settings.charge_block)
+        terms.longest_cost = read(&settings.longest_cost)
+        terms.sharing = read(&settings.sharing)
+        terms.spare_tolerance = read(&settings.spare_tolerance)
         # A half is only rewritten after the generation has moved on: unmoved means unmixed.
         if recheck(&control.generation) == generation:
             return generation
@@ -113,16 +119,20 @@ cdef inline void charge_load(Door* door, SlabHead* slab, Terms* terms, int64_t u
 
     A worker holds units back until they make whole blocks, so that workers do not fight for one line.
     """
-    cdef int64_t pending = units, blocks
+    cdef int64_t due = units
     if not shared:
-        pending += slab.pending
-    blocks = pending // terms.charge_block if not shared else pending
-    if blocks:
-        if not shared:
-            blocks *= terms.charge_block
-        charge_backlog(&door.control.backlog, blocks * terms.unit, now, terms.ceiling)
-    if not shared:
-        write(&slab.pending, pending - blocks)
+        due += slab.pending
+        if due < terms.charge_block:
+            write(&slab.pending, due)
+            due = 0
+        else:
+            write(&slab.pending, due % terms.charge_block)
+            due -= due % terms.charge_block
+    if due > BULK:
+        # More than fills the queue is not worth an overflow.
+        due = min(due, terms.ceiling // terms.unit + 1)
+    if due:
+        charge_backlog(&door.control.backlog, due * terms.unit, now, terms.ceiling)
     if not active(door.control) and backlog_at(door, slab, terms, now) > terms.activation:
         activate(door.control, now_ns)
 

@@ -9,11 +9,17 @@ from libc.stdint cimport int64_t, uint64_t
 cdef enum:
     STAMP_SHIFT = 7
 
-cdef enum:
+cdef extern from * nogil:
+    """
+    #include <stdint.h>
+    /* Not enumerators: those are unsigned with gcc and too narrow with MSVC. */
+    #define TMM_SKEW INT64_C(128000000000)
+    #define TMM_WRAPPED (INT64_C(1) << 61)
+    """
     # A second, in stamps: by how much the clocks of two callers may differ.
-    SKEW = 128_000_000_000
-    # 2**61 stamps, 208 days: a word further ahead than this is a past one, wrapped.
-    WRAPPED = 2305843009213693952
+    const int64_t SKEW "TMM_SKEW"
+    # 208 days: a word further ahead than this is a past one, wrapped.
+    const int64_t WRAPPED "TMM_WRAPPED"
 
 
 cdef inline int64_t stamp_of(int64_t now) noexcept nogil:

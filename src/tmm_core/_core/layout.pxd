@@ -14,13 +14,13 @@ cdef enum:
     LAYOUT_VERSION = 1
     SETTINGS = 20
 
-cdef enum Outcome:
+cdef enum:                         # outcomes, in the order of Decision
     THROTTLED = 0
     SPARE_CAPACITY = 1
     WITHIN_ALLOCATION = 2
     PRIORITY = 3
 
-cdef enum Sharing:
+cdef enum:                         # rules of sharing
     FAIR = 0
     FIRST_COME = 1
     HARD = 2
@@ -97,8 +97,7 @@ cdef struct Control:
     int64_t quiet_us                # offered load below the release threshold for so long
     int64_t changed_at              # ns at which the state last changed
     int64_t retry_until             # stamp of the last retry slot given to anybody
-    int64_t longest_cost            # ever configured: charges of older tables are still in the words
-    int64_t padding_4[2]
+    int64_t padding_4[3]
     # from line 6
     Settings settings[2]
 

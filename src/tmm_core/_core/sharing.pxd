@@ -8,10 +8,17 @@ from libc.stdint cimport int64_t
 
 cdef enum:
     LEVEL_SHIFT = 16
+
+cdef extern from * nogil:
+    """
+    #include <stdint.h>
+    #define TMM_LEVEL_MAX (INT64_C(1) << 36)
+    #define TMM_SPARE_INTERVAL_MAX (INT64_C(1) << 48)
+    """
     # Nobody can use more: every User in excess has all it asks for.
-    LEVEL_MAX = 68719476736
-    # 2**48 stamps, 36 minutes: a share smaller than one unit in this time is no share.
-    SPARE_INTERVAL_MAX = 281474976710656
+    const int64_t LEVEL_MAX "TMM_LEVEL_MAX"
+    # 36 minutes: a share smaller than one unit in this time is no share.
+    const int64_t SPARE_INTERVAL_MAX "TMM_SPARE_INTERVAL_MAX"
 
 
 cdef inline int64_t satisfied_at(int64_t excess, int64_t weight) noexcept nogil:
@@ -38,7 +45,7 @@ cdef inline int64_t fill(const int64_t* excess, const int64_t* weight, const int
         if better <= level:
             # Rounding may have stopped one short of a User's corner.
             if total_at(excess, weight, satisfied, n, level + 1) > spare << LEVEL_SHIFT:
-                return min(level, <int64_t>LEVEL_MAX)
+                return min(level, LEVEL_MAX)
             better = level + 1
         level = better
         if level >= LEVEL_MAX:
@@ -57,4 +64,4 @@ cdef inline int64_t total_at(const int64_t* excess, const int64_t* weight, const
 cdef inline int64_t spare_interval(int64_t share_interval, int64_t level) noexcept nogil:
     """Stamps per unit of a User's spare bucket at a level above 0."""
     cdef int64_t interval = (share_interval << LEVEL_SHIFT) // level
-    return min(max(interval, <int64_t>1), <int64_t>SPARE_INTERVAL_MAX)
+    return min(max(interval, <int64_t>1), SPARE_INTERVAL_MAX)

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int64_t
 from .atomic cimport add, publish, read, swap_if, write
-from .gcra cimport SKEW, WRAPPED, ahead, stamp_of
+from .gcra cimport SKEW, STAMP_SHIFT, WRAPPED, ahead, stamp_of
 from .layout cimport (
     OUTCOMES, SPARE_CAPACITY, THROTTLED, WITHIN_ALLOCATION, PRIORITY, Control, Door, Settings, SlabHead, Words,
     slab_at, units_of,
@@ -13,7 +13,7 @@ from .sharing cimport fill, satisfied_at
 cdef enum:
     SHORT_US = 250_000              # what a share is computed from
     LONG_US = 1_000_000             # what people are shown, and what ends an activation
-    SPAN_MAX_US = 1_000_000_000_000
+    SPAN_MAX_US = 1_000_000_000     # 17 minutes: longer than any average remembers
     # Aim a little above the threshold and let the brake trim: estimates are late, the backlog is not.
     AIM_SHIFT = 6
 
@@ -29,7 +29,7 @@ cdef struct Scratch:                # room for the Users in excess, private to a
 cdef inline bint tick_due(Control* control, int64_t tick_ns, int64_t now) noexcept nogil:
     """Whether a tick is due at `now`: the period is over, or the clock was set back."""
     cdef int64_t since = ahead(now, read(&control.tick_at))
-    return since >= tick_ns or since < -(SKEW >> 7)
+    return since >= tick_ns or since < -(SKEW >> STAMP_SHIFT)
 
 
 cdef inline void refresh(int64_t* word, int64_t now) noexcept nogil:

@@ -1,0 +1,345 @@
+"""Many decisions at one instant: grouped by User, so that one compare-and-swap serves many Service Requests.
+
+Pass 1 adds up each User's units, then every bucket grants what conforms, pass 2 hands the grants out in the
+order of the requests. That gives what one by one gives, as long as the state of the Mechanism cannot change
+on the way: `groupable` says how many requests that is.
+"""
+
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
+from .atomic cimport add, read, recheck, swap_if
+from .clock cimport clock_exact
+from .decide cimport Terms, active, backlog_at, charge_load, count, decide, read_terms, take
+from .gcra cimport ahead, base_of, plus, room_in, stamp_of
+from .layout cimport (
+    FAIR, FIRST_COME, HARD, PRIORITY, SPARE_CAPACITY, THROTTLED, WITHIN_ALLOCATION,
+    Door, Rule, SlabHead, counts_of, units_of,
+)
+from .sharing cimport spare_interval
+
+cdef enum:
+    PROBE = 512                     # requests looked at to guess how often a User repeats
+    GROUP_MIN = 64                  # fewer are decided one by one
+    GROUP_MAX = 1048576             # more are decided in pieces: tallies are 32-bit words
+    REST_OF_STATE = 256             # requests decided one by one while the state may change
+
+
+cdef extern from * nogil:
+    """
+    #include <stdint.h>
+    #define TMM_ALL UINT32_MAX
+    #define TMM_EACH (UINT32_MAX - 1)
+    """
+    const uint32_t ALL "TMM_ALL"    # everything of this User conforms
+    const uint32_t EACH "TMM_EACH"  # mixed costs at the limit: ask for every request
+
+
+cdef struct Tally:                  # one User's part of a batch
+    uint32_t units[2]               # not on the priority list, on it
+    uint32_t own                    # requests the own bucket still grants, or ALL or EACH
+    uint32_t spare                  # requests the spare bucket still grants, or ALL or EACH
+
+
+cdef struct Workspace:              # one thread's; the tallies are all zero between batches
+    Tally* tallies                  # by User
+    uint32_t* touched               # Users with a tally
+    Rule* rules                     # by User: the terms of this batch, all of one generation
+    uint32_t* services              # by SRV: the same
+
+
+cdef struct Batch:
+    const uint32_t* users
+    const uint16_t* srvs
+    uint8_t* out
+    int64_t n
+    int64_t now                     # ns
+    bint clock_is_ours
+    bint shared
+    bint uniform
+    bint observe
+
+
+cdef inline bint repeats(Door* door, Workspace* work, Batch* batch, int64_t start) noexcept nogil:
+    """Guess from the first requests whether a User comes up often enough for grouping to pay (birthday)."""
+    cdef int64_t n = min(batch.n - start, <int64_t>PROBE), i, found = 0
+    cdef uint32_t user
+    for i in range(n):
+        user = clamped(batch.users[start + i], door.user_slots)
+        if work.tallies[user].own == 0:
+            work.tallies[user].own = 1
+            work.touched[found] = user
+            found += 1
+    for i in range(found):
+        work.tallies[work.touched[i]].own = 0
+    return (n - found) * (batch.n - start) > PROBE * PROBE
+
+
+cdef inline uint32_t clamped(uint32_t index, int64_t size) noexcept nogil:
+    """The index, or 0: checked before, but the caller may write to its arrays while we read them."""
+    return index if index < size else 0
+
+
+cdef inline int64_t groupable(Door* door, SlabHead* slab, Terms* terms, Batch* batch, int64_t start) noexcept nogil:
+    """How many requests from `start` can be decided without the state changing on the way."""
+    cdef int64_t n = min(batch.n - start, <int64_t>GROUP_MAX)
+    cdef int64_t backlog = backlog_at(door, slab, terms, stamp_of(batch.now)), room
+    if not active(door.control):
+        room = terms.activation - backlog
+    elif terms.sharing == HARD or backlog > terms.brake:
+        return n
+    else:
+        room = terms.brake - backlog
+    if room < 0:
+        return 0
+    return min(n, room // (terms.unit * terms.longest_cost))
+
+
+cdef inline int64_t tally(Door* door, Workspace* work, Batch* batch, int64_t start, int64_t n) noexcept nogil:
+    """Pass 1: add up the units of each User; returns how many Users there are."""
+    cdef int64_t i = start, end = start + n, found = 0
+    cdef const uint32_t* services = work.services
+    cdef uint32_t user, service
+    cdef uint32_t units[2]
+    cdef Tally* one
+    while i < end:
+        user = clamped(batch.users[i], door.user_slots)
+        units[0] = units[1] = 0
+        while True:
+            service = services[clamped(batch.srvs[i], door.srv_slots)]
+            units[service & 1] += service >> 1
+            i += 1
+            if i == end or batch.users[i] != user:
+                break
+        one = &work.tallies[user]
+        if one.units[0] == 0 and one.units[1] == 0:
+            work.touched[found] = user
+            found += 1
+        one.units[0] += units[0]
+        one.units[1] += units[1]
+    return found
+
+
+cdef inline int64_t grant(int64_t* word, int64_t interval, int64_t tolerance, int64_t wanted, bint uniform,
+                          int64_t longest_cost, int64_t now, SlabHead* slab) noexcept nogil:
+    """Charge a bucket for as many units as conform; -1 if which requests those are depends on their costs."""
+    cdef int64_t tat = read(word), base, room, given
+    while True:
+        base = base_of(tat, now, tolerance, longest_cost * interval)
+        room = room_in(base, tolerance, interval)
+        if room == 0:
+            return 0
+        if wanted > room and not uniform:
+            return -1
+        given = min(wanted, room)
+        if swap_if(word, &tat, plus(now, base + given * interval)):
+            if base < ahead(tat, now):
+                add(&slab.healed, 1)
+            return given
+
+
+cdef inline void grant_own(Door* door, SlabHead* slab, Terms* terms, Rule* rule, Batch* batch, uint32_t user,
+                           Tally* one, int64_t* given) noexcept nogil:
+    """Ask the User's own bucket for its part of the batch."""
+    cdef int64_t wanted = one.units[0], more
+    given[0] = 0
+    one.own = 0
+    if rule.interval == 0:
+        return
+    given[0] = grant(&door.words[user].tat, rule.interval, rule.tolerance, wanted, batch.uniform,
+                     terms.longest_cost, stamp_of(batch.now), slab)
+    if 0 <= given[0] < wanted and batch.clock_is_ours:
+        # Never refuse by a clock read a whole batch ago.
+        more = grant(&door.words[user].tat, rule.interval, rule.tolerance, wanted - given[0], batch.uniform,
+                     terms.longest_cost, stamp_of(clock_exact()), slab)
+        given[0] = more if more < 0 else given[0] + more
+    if given[0] < 0:
+        given[0] = 0
+        one.own = EACH
+    else:
+        one.own = ALL if given[0] == wanted else <uint32_t>given[0]
+
+
+cdef inline void grant_spare(Door* door, SlabHead* slab, Terms* terms, Rule* rule, Batch* batch, uint32_t user,
+                             Tally* one, int64_t wanted, int64_t level, int64_t* given) noexcept nogil:
+    """Ask the spare capacity for what is left; `level` is -1 where everything is admitted, 0 where nothing is."""
+    given[0] = 0
+    one.spare = 0
+    if level == 0:
+        return
+    if one.own == EACH:
+        one.spare = EACH
+    elif level < 0:
+        given[0] = wanted
+        one.spare = ALL
+    else:
+        given[0] = grant(&door.words[user].spare_tat, spare_interval(rule.share_interval, level),
+                         terms.spare_tolerance, wanted, batch.uniform, terms.longest_cost,
+                         stamp_of(batch.now), slab)
+        one.spare = EACH if given[0] < 0 else ALL if given[0] == wanted else <uint32_t>given[0]
+        given[0] = max(given[0], <int64_t>0)
+
+
+cdef inline int64_t level_now(Door* door, SlabHead* slab, Terms* terms, int64_t now) noexcept nogil:
+    """The level of a whole group: -1 where everything left is admitted, 0 where nothing is."""
+    if not active(door.control):
+        return -1
+    if terms.sharing == HARD or backlog_at(door, slab, terms, now) > terms.brake:
+        return 0
+    if terms.sharing == FIRST_COME:
+        return -1
+    return max(read(&door.control.level), <int64_t>0)
+
+
+cdef inline int ask_each(Door* door, SlabHead* slab, Terms* terms, Rule* rule, Batch* batch, uint32_t user,
+                         Tally* one, int64_t cost, int64_t level) noexcept nogil:
+    """Decide one request of a User whose mixed costs meet its limit inside the group."""
+    cdef int64_t now = stamp_of(clock_exact() if batch.clock_is_ours else batch.now)
+    if one.own == EACH and take(&door.words[user].tat, rule.interval, rule.tolerance, cost, terms.longest_cost,
+                                now, slab):
+        return WITHIN_ALLOCATION
+    if level < 0:
+        return SPARE_CAPACITY
+    if level > 0 and take(&door.words[user].spare_tat, spare_interval(rule.share_interval, level),
+                          terms.spare_tolerance, cost, terms.longest_cost, now, slab):
+        return SPARE_CAPACITY
+    return THROTTLED
+
+
+cdef inline void copy_rule(Rule* copy, Rule* rule) noexcept nogil:
+    copy.interval = read(&rule.interval)
+    copy.tolerance = read(&rule.tolerance)
+    copy.share_interval = read(&rule.share_interval)
+
+
+cdef inline int64_t tally_terms(Door* door, Workspace* work, Batch* batch, Terms* terms, int64_t start,
+                                int64_t n) noexcept nogil:
+    """Pass 1 and the terms of every User in it, all of one generation; returns how many Users there are."""
+    cdef int64_t generation, found, i
+    cdef uint32_t user
+    while True:
+        generation = read_terms(door, 0, 0, terms)
+        for i in range(door.srv_slots):
+            work.services[i] = door.services[(generation & 1) * door.srv_slots + i]
+        found = tally(door, work, batch, start, n)
+        for i in range(found):
+            user = work.touched[i]
+            copy_rule(&work.rules[user], &door.rules[user].half[generation & 1])
+        if recheck(&door.control.generation) == generation:
+            return found
+        forget(work, found)
+
+
+cdef inline void forget(Workspace* work, int64_t found) noexcept nogil:
+    """Clear the tallies."""
+    cdef int64_t i
+    cdef Tally* one
+    for i in range(found):
+        one = &work.tallies[work.touched[i]]
+        one.units[0] = one.units[1] = one.own = one.spare = 0
+
+
+cdef inline int64_t grant_all(Door* door, SlabHead* slab, Workspace* work, Batch* batch, Terms* terms,
+                              int64_t found, int64_t level) noexcept nogil:
+    """Ask every User's buckets, and count the units; returns the units admitted."""
+    cdef int64_t i, own, spare, admitted = 0
+    cdef uint32_t user
+    cdef Tally* one
+    cdef int64_t* units
+    for i in range(found):
+        user = work.touched[i]
+        one = &work.tallies[user]
+        units = units_of(slab, user)
+        own = spare = 0
+        if one.units[0]:
+            grant_own(door, slab, terms, &work.rules[user], batch, user, one, &own)
+            if one.own != ALL:
+                grant_spare(door, slab, terms, &work.rules[user], batch, user, one, one.units[0] - own, level,
+                            &spare)
+        admitted += one.units[1] + own + spare
+        count(units + PRIORITY, one.units[1], batch.shared)
+        count(units + WITHIN_ALLOCATION, own, batch.shared)
+        count(units + SPARE_CAPACITY, spare, batch.shared)
+        if one.own != EACH and one.spare != EACH:
+            count(units + THROTTLED, one.units[0] - own - spare, batch.shared)
+    return admitted
+
+
+cdef inline int next_of(Tally* one) noexcept nogil:
+    """Hand out the next grant of a User that is over its allocation in this batch."""
+    if one.own:
+        one.own -= 1
+        return WITHIN_ALLOCATION
+    if one.spare == ALL:
+        return SPARE_CAPACITY
+    if one.spare:
+        one.spare -= 1
+        return SPARE_CAPACITY
+    return THROTTLED
+
+
+cdef inline int64_t hand_out(Door* door, SlabHead* slab, Workspace* work, Batch* batch, Terms* terms,
+                             int64_t start, int64_t n, int64_t level) noexcept nogil:
+    """Pass 2: the outcomes, in order, and the counts; returns units admitted that were asked for one by one."""
+    cdef int64_t i, admitted = 0
+    cdef uint32_t user, srv, service
+    cdef int outcome
+    cdef Tally* one
+    for i in range(start, start + n):
+        user = clamped(batch.users[i], door.user_slots)
+        srv = clamped(batch.srvs[i], door.srv_slots)
+        service = work.services[srv]
+        one = &work.tallies[user]
+        if service & 1:
+            outcome = PRIORITY
+        elif one.own == ALL:
+            outcome = WITHIN_ALLOCATION
+        elif one.own != EACH and one.spare != EACH:
+            outcome = next_of(one)
+        else:
+            # A spare bucket asked one by one: the own bucket has granted nothing.
+            outcome = ask_each(door, slab, terms, &work.rules[user], batch, user, one, service >> 1, level)
+            count(units_of(slab, user) + outcome, service >> 1, batch.shared)
+            if outcome != THROTTLED:
+                admitted += service >> 1
+        batch.out[i] = SPARE_CAPACITY if batch.observe and outcome == THROTTLED else outcome
+        count(counts_of(door, slab, user, srv) + outcome, 1, batch.shared)
+    return admitted
+
+
+cdef inline void decide_group(Door* door, SlabHead* slab, Workspace* work, Batch* batch, int64_t start,
+                              int64_t n) noexcept nogil:
+    """Decide `n` requests that cannot change the state of the Mechanism (see `groupable`)."""
+    cdef Terms terms
+    cdef int64_t found = tally_terms(door, work, batch, &terms, start, n)
+    cdef int64_t level = level_now(door, slab, &terms, stamp_of(batch.now))
+    cdef int64_t admitted = grant_all(door, slab, work, batch, &terms, found, level)
+    admitted += hand_out(door, slab, work, batch, &terms, start, n, level)
+    charge_load(door, slab, &terms, admitted, stamp_of(batch.now), batch.now, batch.shared)
+    forget(work, found)
+
+
+cdef inline void decide_each(Door* door, SlabHead* slab, Batch* batch, int64_t start, int64_t n) noexcept nogil:
+    """Decide `n` requests one by one."""
+    cdef int64_t i
+    cdef int outcome
+    for i in range(start, start + n):
+        outcome = decide(door, slab, clamped(batch.users[i], door.user_slots),
+                         clamped(batch.srvs[i], door.srv_slots), batch.now, batch.clock_is_ours, batch.shared)
+        batch.out[i] = SPARE_CAPACITY if batch.observe and outcome == THROTTLED else outcome
+
+
+cdef inline void decide_batch(Door* door, SlabHead* slab, Workspace* work, Batch* batch) noexcept nogil:
+    """Decide a whole batch, in groups where that pays and gives the same."""
+    cdef Terms terms
+    cdef int64_t start = 0, n
+    cdef bint grouping = batch.n >= GROUP_MIN and repeats(door, work, batch, 0)
+    while start < batch.n:
+        n = 0
+        if grouping:
+            read_terms(door, 0, 0, &terms)
+            n = groupable(door, slab, &terms, batch, start)
+        if n >= GROUP_MIN or (n and n == batch.n - start):
+            decide_group(door, slab, work, batch, start, n)
+        else:
+            n = min(batch.n - start, <int64_t>REST_OF_STATE if grouping else batch.n)
+            decide_each(door, slab, batch, start, n)
+        start += n
