@@ -1,6 +1,54 @@
-"""The Traffic Management Mechanism of SECMP0067, for gateways to embed.
+"""Traffic Management Mechanism (SECMP0067): a native admission core for gateways.
 
-A Service Request is throttled only if it is not on the priority list, its Service User is over its
-allocation, the Mechanism is active, and there is no spare capacity left for that User; every other
-Service Request is admitted.
+A Service Request is throttled only if it is not on the priority list, its Service User is over its allocation,
+the Mechanism is active, and there is no spare capacity left for that User; every other Service Request is
+admitted.
 """
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from tmm_core.errors import ConfigError, DuisError, EventLogError, MemoryLayoutError, TMMError
+from tmm_core.mechanism import Decision, Explanation, Mechanism, Snapshot
+from tmm_core.policy.config import Config, PriorityList
+
+if TYPE_CHECKING:
+    from tmm_core.policy.allocation import allocate
+
+__all__ = [
+    "Config",
+    "ConfigError",
+    "Decision",
+    "DuisError",
+    "EventLogError",
+    "Explanation",
+    "Mechanism",
+    "MemoryLayoutError",
+    "PriorityList",
+    "Snapshot",
+    "TMMError",
+    "allocate",
+    "get_include",
+]
+
+__version__ = "0.1.0"
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())
+
+
+def get_include() -> str:
+    """Return the folder of ``tmm_core.h``, for C and C++ extensions."""
+    from pathlib import Path
+
+    return str(Path(__file__).parent / "_core")
+
+
+def __getattr__(name: str) -> Any:
+    # The allocation formula is a monthly job: gateways need not load it.
+    if name == "allocate":
+        from tmm_core.policy.allocation import allocate
+
+        return allocate
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

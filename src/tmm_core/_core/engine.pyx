@@ -291,7 +291,7 @@ cdef class Engine:
         return look(&self.door, self.slab, user, srv, at)
 
     def gate(self, user_id, resolve):
-        """Return a handle for one User; `resolve(user_id)` gives the slot whenever the terms have changed."""
+        """Return a handle for one User; `resolve(user_id)` gives slot and generation when the terms have changed."""
         cdef Gate gate = Gate.__new__(Gate)
         gate.engine = self
         gate.user_id = user_id
@@ -360,6 +360,11 @@ cdef class Engine:
                 write(&self.door.words[user].horizon, plus(stamp_of(now), -(WRAPPED >> 1)))
         publish(&control.generation, generation)
         self.users = <uint32_t>given.shape[0]
+
+    @property
+    def user_slots(self):
+        """Slots for Users in the block."""
+        return self.door.user_slots
 
     @property
     def generation(self):
@@ -534,8 +539,8 @@ cdef class Gate:
         return self.user
 
     cdef int follow(self) except -1:
-        cdef int64_t generation = read_published(&self.engine.door.control.generation)
-        self.user = self.resolve(self.user_id)
+        user, generation = self.resolve(self.user_id)
+        self.user = user
         self.generation = generation
         return 0
 
