@@ -1,0 +1,59 @@
+"""Fuzz the header reader with atheris: ``python tests/gateway/fuzz_duis.py -max_total_time=60``.
+
+For any bytes: a header or a DuisError, the same by expat, by the short way and in parts.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import atheris
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+with atheris.instrument_imports(include=["tmm_core.gateway.duis"]):
+    from tmm_core.gateway import duis
+
+from gateway.messages import compose
+from tmm_core import DuisError
+
+SHORT_WAY = duis._known
+HEAD, _, TAIL = compose().partition(b"<sr:RequestID>")
+
+
+def answer(message: bytes) -> object:
+    try:
+        return duis.read_header(message)
+    except DuisError as error:
+        return str(error)
+
+
+def check(message: bytes) -> None:
+    duis._known = lambda part: None
+    expected = answer(message)
+    duis._known = SHORT_WAY
+    if answer(message) != expected:
+        raise AssertionError(f"the short way: {answer(message)!r}, expat: {expected!r}, of {message!r}")
+    reader, found = duis.HeaderReader(), None
+    try:
+        for at in range(0, len(message), 97):
+            found = reader.feed(message[at : at + 97])
+        found = reader.feed(b"", last=True)
+    except DuisError as error:
+        found = str(error)
+    if found != expected:
+        raise AssertionError(f"in parts: {found!r}, whole: {expected!r}, of {message!r}")
+
+
+def fuzz(data: bytes) -> None:
+    check(data)
+    # Where the first bytes are known, the short way is taken.
+    check(HEAD + b"<sr:RequestID>" + data)
+    at = data[0] % len(TAIL) if data else 0
+    check(HEAD + b"<sr:RequestID>" + TAIL[:at] + data[1:] + TAIL[at:])
+
+
+if __name__ == "__main__":
+    duis.read_header(compose())
+    atheris.Setup(sys.argv, fuzz)
+    atheris.Fuzz()
