@@ -6,6 +6,8 @@ import sys
 import numpy
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError, LinkError, PlatformError
 
 DEBUG = os.environ.get("TMM_DEBUG") == "1"
 SANITIZE = os.environ.get("TMM_SANITIZE", "")
@@ -34,10 +36,27 @@ extension = Extension(
     extra_link_args=link_args,
 )
 
+
+class BuildEngine(build_ext):
+    """Say what to do where the engine cannot be built: nothing can stand in for it."""
+
+    def build_extension(self, ext: Extension) -> None:
+        try:
+            super().build_extension(ext)
+        except (CompileError, LinkError, PlatformError) as error:
+            version = f"{sys.version_info.major}.{sys.version_info.minor}"
+            raise SystemExit(
+                f"tmm-core: the engine was not built ({error}): it needs gcc, clang or MSVC and the headers "
+                f"of Python {version} (Debian and Ubuntu: 'apt-get install build-essential python3-dev'); "
+                "a wheel needs neither"
+            ) from None
+
+
 setup(
+    cmdclass={"build_ext": BuildEngine},
     ext_modules=cythonize(
         [extension],
         build_dir="build",
         compiler_directives={"language_level": 3, "boundscheck": DEBUG},
-    )
+    ),
 )
