@@ -110,6 +110,28 @@ def test_a_request_id_in_a_comment_before_the_first_one_is_no_way_around_expat()
     assert read_header(compose(in_header=decoy.format(OTHER_USER, TARGET))) == PLAIN
 
 
+def test_a_decoy_without_a_prefix_is_no_way_around_expat_either() -> None:
+    plain = compose(prefix="").decode()
+    decoy = f"<!--{plain[plain.index('<RequestID>') : plain.index('</Header>')]}</Header>-->"
+    assert read_header(compose(prefix="", in_header=decoy)) == PLAIN
+    assert read_header(compose(prefix="", in_header=decoy.replace(USER, OTHER_USER))) == PLAIN
+
+
+def test_an_end_tag_with_another_prefix_than_its_start_tag_is_refused() -> None:
+    start, _, rest = compose().partition(b"<sr:RequestID>")
+    message = start + b"<sr:RequestID>" + rest.replace(b"sr:", b"b:")
+    assert "mismatched tag" in str(refused(message))
+
+
+def test_a_document_type_is_refused_wherever_the_pieces_end() -> None:
+    for filling in range(1_000, 1_050):
+        document_type = "<!DOCTYPE r [<!ENTITY a '4'>]>"
+        message = compose("&a;.1.1", reference="4.1", declaration=f"<!--{'x' * filling}-->{document_type}")
+        error = refused(message)
+        assert "document type declaration" in str(error)
+        assert error.offset == len("<!---->") + filling
+
+
 @pytest.mark.parametrize("first", ["true", "false", "1", "0", " true\n"])
 def test_first_in_sequence_is_passed_over(first: str) -> None:
     element = f"<sr:FirstInSequence>{first}</sr:FirstInSequence>"

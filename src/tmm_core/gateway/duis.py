@@ -356,9 +356,7 @@ class HeaderReader:
             self._values[place] = value
             self._depth = 2
             if place in (0, 2) and int(value[48:]) >= _COUNTER_LIMIT:
-                fault = (
-                    f"{_FIELDS[place]} has the counter {value[48:]}, at most {_COUNTER_LIMIT - 1} is expected"
-                )
+                fault = f"{_FIELDS[place]} has the counter {value[48:]}, expected at most 2^64 - 1"
                 raise self._fault(fault, self._at)
             reference = self._values.get(4)
             if place == 5 and not f"{value}.".startswith(f"{reference}."):
@@ -381,11 +379,11 @@ class HeaderReader:
             _learn(self._first, self._start, self._header)
 
 
-# The common form again and again. Of the messages of one sender, everything up to the start tag of RequestID has
-# the same bytes. Expat is a machine that reads from left to right: after the same bytes it is in the same state.
-# So where expat has once read a message with these first bytes and found RequestID there, the rest of a plain
-# header is decided by the pattern below, which holds no character that XML reads in more than one way (no '&',
-# no comment, no CDATA section, no attribute). Anything else goes to expat.
+# The common form again and again. Of the messages of one sender, everything up to the start tag of
+# RequestID has the same bytes. Expat is a machine that reads from left to right: after the same bytes it is
+# in the same state. So where expat has once read a message with these first bytes and found RequestID
+# there, the rest of a plain header is decided by the pattern below. It holds no character that XML reads in
+# more than one way: no '&', no comment, no CDATA section, no attribute. Anything else goes to expat.
 _PLAIN = re.compile(
     rb"PAD(EUI):(EUI):(0|[1-9][0-9]{0,18})PAD</((?:[A-Za-z0-9_.-]++:)?)RequestID>WS"
     rb"(?:<\4FirstInSequence>PAD(?:true|false|0|1)PAD</\4FirstInSequence>WS)?"
@@ -427,14 +425,13 @@ def _known(part: bytes) -> Header | None:
 def _learn(first: bytes, at: int, header: Header) -> None:
     """Keep the first bytes of a message whose RequestID expat found at the byte offset `at`."""
     end = first.find(b"RequestID>") + 10
-    prefix = first[at + 1 : end - 10]
-    if end < 10 or at >= end or first[at : at + 1] != b"<" or b"<" in prefix:
-        return  # the first 'RequestID>' is not the start tag, but stands in a comment, say
+    if at >= end:
+        return  # the first 'RequestID>' stands before the start tag, in a comment
     if len(_starts) >= _STARTS_LIMIT:
         _starts.clear()  # an attacker who sends many can make this slow again, never wrong
     start = first[:end]
-    _starts[start] = prefix
-    # Header must end as the pattern expects, with the prefix of RequestID: only this message can tell.
+    _starts[start] = first[at + 1 : end - 10]
+    # Header must begin with the prefix of RequestID: it does if this message reads the same to its end tag.
     if _known(first) != header:
         del _starts[start]
 
