@@ -145,11 +145,12 @@ def test_the_time_does_not_depend_on_the_size_of_the_message() -> None:
         assert seconds(large) < 2 * seconds(small)
 
 
-def test_a_fuzzer_finds_nothing() -> None:
+def test_a_fuzzer_finds_nothing(tmp_path: Path) -> None:
     if find_spec("atheris") is None:
         pytest.skip("atheris, the fuzzer, is not installed")
     fuzzer = Path(__file__).parent / "gateway" / "fuzz_duis.py"
-    command = [sys.executable, str(fuzzer), "-runs=20000", "-seed=4", "-max_len=2048", "-close_fd_mask=1"]
+    options = ["-runs=20000", "-seed=4", "-max_len=2048", "-close_fd_mask=1", f"-artifact_prefix={tmp_path}/"]
+    command = [sys.executable, str(fuzzer), *options, str(tmp_path / "corpus")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr[-3_000:]
     assert "Done 20000" in done.stderr
