@@ -5,14 +5,14 @@ order of the requests. That gives what one by one gives, as long as the state of
 on the way: `groupable` says how many requests that is.
 """
 
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from .atomic cimport add, read, recheck, swap_if
 from .clock cimport clock_exact
 from .decide cimport Terms, active, backlog_at, charge_load, count, decide, read_terms, take
 from .gcra cimport ahead, base_of, plus, room_in, stamp_of
 from .layout cimport (
-    FAIR, FIRST_COME, HARD, PRIORITY, SPARE_CAPACITY, THROTTLED, WITHIN_ALLOCATION,
-    Door, Rule, SlabHead, counts_of, units_of,
+    FIRST_COME, HARD, PRIORITY, SPARE_CAPACITY, THROTTLED, WITHIN_ALLOCATION,
+    Door, Rule, SlabHead, count_of, units_of,
 )
 from .sharing cimport spare_interval
 
@@ -34,7 +34,7 @@ cdef extern from * nogil:
 
 
 cdef struct Tally:                  # one User's part of a batch
-    uint32_t units[2]               # not on the priority list, on it
+    uint64_t units                  # on the priority list << 32 | not on it: one word, one store
     uint32_t own                    # requests the own bucket still grants, or ALL or EACH
     uint32_t spare                  # requests the spare bucket still grants, or ALL or EACH
 
@@ -43,7 +43,8 @@ cdef struct Workspace:              # one thread's; the tallies are all zero bet
     Tally* tallies                  # by User
     uint32_t* touched               # Users with a tally
     Rule* rules                     # by User: the terms of this batch, all of one generation
-    uint32_t* services              # by SRV: the same
+    uint64_t* amounts               # by SRV: cost, in the half of `Tally.units` it counts in
+    uint8_t* priority               # by SRV: whether it is on the priority list
 
 
 cdef struct Batch:
@@ -93,28 +94,33 @@ cdef inline int64_t groupable(Door* door, SlabHead* slab, Terms* terms, Batch* b
     return min(n, room // (terms.unit * terms.longest_cost))
 
 
+cdef inline uint32_t ordinary(Tally* one) noexcept nogil:
+    """Units not on the priority list."""
+    return <uint32_t>one.units
+
+
 cdef inline int64_t tally(Door* door, Workspace* work, Batch* batch, int64_t start, int64_t n) noexcept nogil:
     """Pass 1: add up the units of each User; returns how many Users there are."""
-    cdef int64_t i = start, end = start + n, found = 0
-    cdef const uint32_t* services = work.services
-    cdef uint32_t user, service
-    cdef uint32_t units[2]
-    cdef Tally* one
+    cdef int64_t i = start, end = start + n, found = 0, user_slots = door.user_slots, srv_slots = door.srv_slots
+    cdef const uint64_t* amounts = work.amounts
+    cdef const uint32_t* users = batch.users
+    cdef const uint16_t* srvs = batch.srvs
+    cdef Tally* tallies = work.tallies
+    cdef uint32_t* touched = work.touched
+    cdef uint32_t user
+    cdef uint64_t units
     while i < end:
-        user = clamped(batch.users[i], door.user_slots)
-        units[0] = units[1] = 0
+        user = clamped(users[i], user_slots)
+        units = 0
         while True:
-            service = services[clamped(batch.srvs[i], door.srv_slots)]
-            units[service & 1] += service >> 1
+            units += amounts[clamped(srvs[i], srv_slots)]
             i += 1
-            if i == end or batch.users[i] != user:
+            if i == end or users[i] != user:
                 break
-        one = &work.tallies[user]
-        if one.units[0] == 0 and one.units[1] == 0:
-            work.touched[found] = user
+        if tallies[user].units == 0:
+            touched[found] = user
             found += 1
-        one.units[0] += units[0]
-        one.units[1] += units[1]
+        tallies[user].units += units
     return found
 
 
@@ -139,7 +145,7 @@ cdef inline int64_t grant(int64_t* word, int64_t interval, int64_t tolerance, in
 cdef inline void grant_own(Door* door, SlabHead* slab, Terms* terms, Rule* rule, Batch* batch, uint32_t user,
                            Tally* one, int64_t* given) noexcept nogil:
     """Ask the User's own bucket for its part of the batch."""
-    cdef int64_t wanted = one.units[0], more
+    cdef int64_t wanted = ordinary(one), more
     given[0] = 0
     one.own = 0
     if rule.interval == 0:
@@ -214,11 +220,13 @@ cdef inline int64_t tally_terms(Door* door, Workspace* work, Batch* batch, Terms
                                 int64_t n) noexcept nogil:
     """Pass 1 and the terms of every User in it, all of one generation; returns how many Users there are."""
     cdef int64_t generation, found, i
-    cdef uint32_t user
+    cdef uint32_t user, service
     while True:
         generation = read_terms(door, 0, 0, terms)
         for i in range(door.srv_slots):
-            work.services[i] = door.services[(generation & 1) * door.srv_slots + i]
+            service = door.services[(generation & 1) * door.srv_slots + i]
+            work.priority[i] = service & 1
+            work.amounts[i] = <uint64_t>(service >> 1) << (32 * (service & 1))
         found = tally(door, work, batch, start, n)
         for i in range(found):
             user = work.touched[i]
@@ -234,13 +242,14 @@ cdef inline void forget(Workspace* work, int64_t found) noexcept nogil:
     cdef Tally* one
     for i in range(found):
         one = &work.tallies[work.touched[i]]
-        one.units[0] = one.units[1] = one.own = one.spare = 0
+        one.units = 0
+        one.own = one.spare = 0
 
 
 cdef inline int64_t grant_all(Door* door, SlabHead* slab, Workspace* work, Batch* batch, Terms* terms,
                               int64_t found, int64_t level) noexcept nogil:
     """Ask every User's buckets, and count the units; returns the units admitted."""
-    cdef int64_t i, own, spare, admitted = 0
+    cdef int64_t i, wanted, own, spare, admitted = 0
     cdef uint32_t user
     cdef Tally* one
     cdef int64_t* units
@@ -248,18 +257,18 @@ cdef inline int64_t grant_all(Door* door, SlabHead* slab, Workspace* work, Batch
         user = work.touched[i]
         one = &work.tallies[user]
         units = units_of(slab, user)
+        wanted = ordinary(one)
         own = spare = 0
-        if one.units[0]:
+        if wanted:
             grant_own(door, slab, terms, &work.rules[user], batch, user, one, &own)
             if one.own != ALL:
-                grant_spare(door, slab, terms, &work.rules[user], batch, user, one, one.units[0] - own, level,
-                            &spare)
-        admitted += one.units[1] + own + spare
-        count(units + PRIORITY, one.units[1], batch.shared)
+                grant_spare(door, slab, terms, &work.rules[user], batch, user, one, wanted - own, level, &spare)
+        admitted += <int64_t>(one.units >> 32) + own + spare
+        count(units + PRIORITY, one.units >> 32, batch.shared)
         count(units + WITHIN_ALLOCATION, own, batch.shared)
         count(units + SPARE_CAPACITY, spare, batch.shared)
         if one.own != EACH and one.spare != EACH:
-            count(units + THROTTLED, one.units[0] - own - spare, batch.shared)
+            count(units + THROTTLED, wanted - own - spare, batch.shared)
     return admitted
 
 
@@ -279,16 +288,23 @@ cdef inline int next_of(Tally* one) noexcept nogil:
 cdef inline int64_t hand_out(Door* door, SlabHead* slab, Workspace* work, Batch* batch, Terms* terms,
                              int64_t start, int64_t n, int64_t level) noexcept nogil:
     """Pass 2: the outcomes, in order, and the counts; returns units admitted that were asked for one by one."""
-    cdef int64_t i, admitted = 0
-    cdef uint32_t user, srv, service
-    cdef int outcome
+    # Copies: a store to `out` may alias anything, and everything would be read again for every request.
+    cdef int64_t i, admitted = 0, user_slots = door.user_slots, srv_slots = door.srv_slots
+    cdef const uint32_t* users = batch.users
+    cdef const uint16_t* srvs = batch.srvs
+    cdef uint8_t* out = batch.out
+    cdef Tally* tallies = work.tallies
+    cdef const uint8_t* priority = work.priority
+    cdef int64_t* counts = count_of(door, slab, 0, 0, 0)
+    cdef bint shared = batch.shared
+    cdef int64_t user, srv, cost
+    cdef int outcome, refused = SPARE_CAPACITY if batch.observe else THROTTLED
     cdef Tally* one
     for i in range(start, start + n):
-        user = clamped(batch.users[i], door.user_slots)
-        srv = clamped(batch.srvs[i], door.srv_slots)
-        service = work.services[srv]
-        one = &work.tallies[user]
-        if service & 1:
+        user = clamped(users[i], user_slots)
+        srv = clamped(srvs[i], srv_slots)
+        one = &tallies[user]
+        if priority[srv]:
             outcome = PRIORITY
         elif one.own == ALL:
             outcome = WITHIN_ALLOCATION
@@ -296,12 +312,13 @@ cdef inline int64_t hand_out(Door* door, SlabHead* slab, Workspace* work, Batch*
             outcome = next_of(one)
         else:
             # A spare bucket asked one by one: the own bucket has granted nothing.
-            outcome = ask_each(door, slab, terms, &work.rules[user], batch, user, one, service >> 1, level)
-            count(units_of(slab, user) + outcome, service >> 1, batch.shared)
+            cost = work.amounts[srv]
+            outcome = ask_each(door, slab, terms, &work.rules[user], batch, user, one, cost, level)
+            count(units_of(slab, user) + outcome, cost, shared)
             if outcome != THROTTLED:
-                admitted += service >> 1
-        batch.out[i] = SPARE_CAPACITY if batch.observe and outcome == THROTTLED else outcome
-        count(counts_of(door, slab, user, srv) + outcome, 1, batch.shared)
+                admitted += cost
+        out[i] = outcome if outcome != THROTTLED else refused
+        count(counts + (outcome * user_slots + user) * srv_slots + srv, 1, shared)
     return admitted
 
 

@@ -11,7 +11,7 @@ from .clock cimport clock_exact
 from .gcra cimport ahead, base_of, plus, stamp_of
 from .layout cimport (
     FIRST_COME, HARD, PRIORITY, SPARE_CAPACITY, THROTTLED, WITHIN_ALLOCATION,
-    Control, Door, Rule, Settings, SlabHead, Words, counts_of, slab_at, units_of,
+    Control, Door, Rule, Settings, SlabHead, Words, count_of, slab_at, units_of,
 )
 from .load cimport charge_backlog, waiting
 from .sharing cimport spare_interval
@@ -171,6 +171,6 @@ cdef inline int decide(Door* door, SlabHead* slab, uint32_t user, uint32_t srv, 
     if outcome != THROTTLED:
         charge_load(door, slab, &terms, cost, stamp, now, shared)
     # Buckets first, counters last: a worker killed in between has admitted one request too few, never too many.
-    count(counts_of(door, slab, user, srv) + outcome, 1, shared)
+    count(count_of(door, slab, user, outcome, srv), 1, shared)
     count(units_of(slab, user) + outcome, cost, shared)
     return outcome

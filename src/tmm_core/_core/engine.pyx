@@ -9,7 +9,7 @@ door; TMM_DEBUG=1 builds with the checks on.
 cimport numpy as cnp
 from cpython.object cimport PyObject
 from cpython.pycapsule cimport PyCapsule_New
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 from .atomic cimport add, begin_writing, publish, read, read_published, swap_if, write
@@ -19,7 +19,7 @@ from .decide cimport FREE_THREADED, Terms, active, backlog_at, decide, read_term
 from .gcra cimport WRAPPED, base_of, plus, stamp_of
 from .layout cimport (
     FIRST_COME, HARD, LAYOUT_VERSION, LINE, OUTCOMES, SPARE_CAPACITY, THROTTLED, Control, Door, Rule, Settings,
-    SlabHead, Words, block_size, counts_of, open_door, slab_at, units_of,
+    SlabHead, Words, block_size, count_of, open_door, slab_at, units_of,
 )
 from .load cimport waiting
 from .retry cimport take_place
@@ -129,7 +129,8 @@ cdef class Engine:
                 free(self.workspaces[index].tallies)
                 free(self.workspaces[index].touched)
                 free(self.workspaces[index].rules)
-                free(self.workspaces[index].services)
+                free(self.workspaces[index].amounts)
+                free(self.workspaces[index].priority)
             free(self.workspaces)
         free(self.scratch.excess)
         free(self.scratch.weight)
@@ -402,16 +403,17 @@ cdef class Engine:
     def counts(self):
         """Return the requests decided so far: ndarray of int64, shape (users, srvs, 4). *Thread-safe.*"""
         cdef int64_t slabs = read(&self.door.control.slabs_used)
-        cdef cnp.ndarray total = np.zeros((self.users, self.srvs, OUTCOMES), dtype=np.int64)
+        cdef cnp.ndarray total = np.zeros((OUTCOMES, self.users, self.srvs), dtype=np.int64)
         cdef int64_t* cell = <int64_t*>cnp.PyArray_DATA(total)
-        cdef int64_t n = total.size, index, i
+        cdef int64_t n = self.users * self.srvs, index, outcome, i
         cdef int64_t* part
         with nogil:
             for index in range(slabs):
-                part = counts_of(&self.door, slab_at(&self.door, index), 0, 0)
-                for i in range(n):
-                    cell[i] += read(part + i)
-        return total
+                for outcome in range(OUTCOMES):
+                    part = count_of(&self.door, slab_at(&self.door, index), 0, outcome, 0)
+                    for i in range(n):
+                        cell[outcome * n + i] += read(part + i)
+        return np.ascontiguousarray(total.transpose(1, 2, 0))
 
     def units(self):
         """Return the units decided so far: ndarray of int64, shape (users, 4). *Thread-safe.*"""
@@ -478,15 +480,21 @@ cdef class Engine:
     cdef int prepare(self, int64_t index) except -1:
         """Make the workspace of a slab."""
         cdef Workspace* work = &self.workspaces[index]
-        if work.services != NULL:
+        if work.priority != NULL:
             return 0
-        work.tallies = <Tally*>calloc(self.door.user_slots, sizeof(Tally))
-        work.touched = <uint32_t*>calloc(self.door.user_slots, sizeof(uint32_t))
-        work.rules = <Rule*>calloc(self.door.user_slots, sizeof(Rule))
-        if work.tallies == NULL or work.touched == NULL or work.rules == NULL:
+        if work.tallies == NULL:
+            work.tallies = <Tally*>calloc(self.door.user_slots, sizeof(Tally))
+        if work.touched == NULL:
+            work.touched = <uint32_t*>calloc(self.door.user_slots, sizeof(uint32_t))
+        if work.rules == NULL:
+            work.rules = <Rule*>calloc(self.door.user_slots, sizeof(Rule))
+        if work.amounts == NULL:
+            work.amounts = <uint64_t*>calloc(self.door.srv_slots, sizeof(uint64_t))
+        if work.tallies == NULL or work.touched == NULL or work.rules == NULL or work.amounts == NULL:
             raise MemoryError()
-        work.services = <uint32_t*>calloc(self.door.srv_slots, sizeof(uint32_t))
-        if work.services == NULL:
+        # The last one says that all are there.
+        work.priority = <uint8_t*>calloc(self.door.srv_slots, sizeof(uint8_t))
+        if work.priority == NULL:
             raise MemoryError()
         return 0
 

@@ -1,7 +1,7 @@
 """Where everything lies in the block: structs of 64-bit words, one concern per cache line.
 
     Control | services[2][srvs] | Rules[users] | Words[users] | slab 0 | slab 1 | ...
-    a slab:  SlabHead | units[users][4] | counts[users][srvs][4]
+    a slab:  SlabHead | units[users][4] | counts[4][users][srvs]
 
 What is written and what is only read never share a line. Offsets only: the block may be mapped anywhere.
 """
@@ -159,7 +159,10 @@ cdef inline int64_t* units_of(SlabHead* slab, int64_t user) noexcept nogil:
     return <int64_t*>(<uint8_t*>slab + LINE) + user * OUTCOMES
 
 
-cdef inline int64_t* counts_of(Door* door, SlabHead* slab, int64_t user, int64_t srv) noexcept nogil:
-    """The cell of a User and an SRV in this slab: requests by outcome."""
+cdef inline int64_t* count_of(Door* door, SlabHead* slab, int64_t user, int64_t outcome, int64_t srv) noexcept nogil:
+    """The counter of a User, an outcome and an SRV in this slab.
+
+    Most requests have one outcome: its counters lie side by side, so what is written stays in few pages.
+    """
     return (<int64_t*>(<uint8_t*>slab + LINE + door.user_slots * OUTCOMES * 8)
-            + (user * door.srv_slots + srv) * OUTCOMES)
+            + (outcome * door.user_slots + user) * door.srv_slots + srv)
