@@ -1,0 +1,120 @@
+"""The command line ``tmm``: a registry of commands, each in a module of its own, read only when it is called.
+
+A command's module has ``add_parser(subparsers)``, which adds its parser with options and examples, and
+``run(args) -> int``. To add one, write ``operations/NAME_cli.py`` and a line in `COMMANDS`.
+
+Exit status: 0 good, 1 the files or the state are wrong, 2 the command is wrong; 130 after Ctrl-C, 141 when
+the reader of the output has gone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NamedTuple
+
+from tmm_core import __version__
+from tmm_core.errors import TMMError
+
+__all__ = ["COMMANDS", "Command", "main"]
+
+
+class Command(NamedTuple):
+    """One command: its name, the module it is in, and what it does in a few words."""
+
+    name: str
+    module: str
+    help: str
+
+
+COMMANDS = (
+    Command(
+        "check", "tmm_core.operations.check_cli", "read a configuration, show what is in force, and warn"
+    ),
+    Command(
+        "explain",
+        "tmm_core.operations.explain_cli",
+        "say what would be decided for one User and SRV, and why",
+    ),
+    Command(
+        "replay", "tmm_core.operations.replay_cli", "show what the Mechanism would have done to a request log"
+    ),
+    Command(
+        "demo", "tmm_core.operations.demo_cli", "play a day of traffic at DSP peak volume through the engine"
+    ),
+)
+
+_EPILOG = """\
+examples:
+  tmm demo                              see it work
+  tmm check tmm.toml                    what is in force, and what is probably not meant
+  tmm replay requests.csv -c tmm.toml   what it would have done to your own traffic
+
+exit status: 0 good, 1 the files or the state are wrong, 2 the command is wrong
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Without the program's name; those of this process by default.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        # A name the terminal's encoding cannot show must not end the program.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        status = _run(arguments)
+        sys.stdout.flush()
+        return status
+    except SystemExit as end:  # argparse: --help, --version, a wrong command
+        return end.code if isinstance(end.code, int) else 0 if end.code is None else 2
+    except KeyboardInterrupt:
+        print("tmm: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Python flushes stdout once more at its end: give it somewhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except TMMError as error:
+        for line in str(error).splitlines():
+            print(f"tmm: {line}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        print(f"tmm: {where}{error.strerror or error}", file=sys.stderr)
+        return 1
+
+
+def _run(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="tmm",
+        description="Traffic Management Mechanism (SECMP0067): configuration, demonstration and operation.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"tmm-core {__version__}")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
+    # Only the command that is asked for is imported: 'tmm check' does not pay for the rest.
+    asked = next((each for each in arguments if not each.startswith("-")), None)
+    chosen = None
+    for command in COMMANDS:
+        if command.name == asked:
+            chosen = import_module(command.module)
+            chosen.add_parser(subparsers)
+        else:
+            subparsers.add_parser(command.name, help=command.help)
+    args = parser.parse_args(arguments)
+    if chosen is None:
+        parser.print_help(sys.stderr)
+        return 2
+    status: int = chosen.run(args)
+    return status

@@ -1,0 +1,181 @@
+"""What became of the traffic: second by second, by User, by traffic management event, and in the DSP's queue."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tmm_core.mechanism import Decision
+
+__all__ = ["Event", "Outcome", "Queue", "Row", "Series"]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One second: counts of Service Requests by outcome, units, and the state at its end.
+
+    Attributes
+    ----------
+    second : int
+        Since the start of the traffic.
+    counts : tuple of int
+        By `Decision`.
+    offered_units, admitted_units : int
+    active : bool
+        At the end of the second, or at any of its ticks since the last row.
+    level : float or None
+        `Snapshot.level` at the end of the second; None while inactive.
+    backlog_without : float
+        Units a DSP of the system capacity would have waiting without the Mechanism.
+    """
+
+    second: int
+    counts: tuple[int, int, int, int]
+    offered_units: int
+    admitted_units: int
+    active: bool
+    level: float | None
+    backlog_without: float
+
+    @property
+    def offered(self) -> int:
+        return sum(self.counts)
+
+    @property
+    def admitted(self) -> int:
+        return self.offered - self.counts[Decision.THROTTLED]
+
+
+@dataclass(slots=True)
+class Event:
+    """One traffic management event. Times are in seconds since the start of the traffic."""
+
+    began_s: float
+    ended_s: float | None = None
+    throttled: int = 0
+    highest_offered: int = 0
+    highest_admitted: int = 0
+
+
+@dataclass(slots=True)
+class Queue:
+    """Load of a DSP of the given capacity, second by second (units, units per second)."""
+
+    capacity: float
+    threshold: float
+    highest: int = 0
+    highest_second: int = 0
+    seconds_above_threshold: int = 0
+    seconds_above_capacity: int = 0
+    backlog: float = 0.0
+    highest_backlog: float = 0.0
+    highest_backlog_second: int = 0
+    seconds_with_backlog: int = 0
+
+    @property
+    def longest_wait_s(self) -> float:
+        """Seconds a Service Request would have waited behind the highest backlog."""
+        return self.highest_backlog / self.capacity
+
+    def add(self, second: int, units: int, idle_s: int) -> None:
+        """Add the units of one second, after `idle_s` seconds without any."""
+        if idle_s and self.backlog:
+            self.seconds_with_backlog += min(idle_s, int(-(-self.backlog // self.capacity)))
+            self.backlog = max(0.0, self.backlog - idle_s * self.capacity)
+        self.backlog = max(0.0, self.backlog + units - self.capacity)
+        self.seconds_with_backlog += self.backlog > 0
+        self.seconds_above_threshold += units > self.threshold
+        self.seconds_above_capacity += units > self.capacity
+        if units > self.highest:
+            self.highest, self.highest_second = units, second
+        if self.backlog > self.highest_backlog:
+            self.highest_backlog, self.highest_backlog_second = self.backlog, second
+
+
+@dataclass(slots=True)
+class Series:
+    """Offered and admitted units by bins of equal width, at most `limit` of them: the highest second of each.
+
+    When the bins run out, each two become one of twice the width.
+    """
+
+    first: int
+    limit: int = 600
+    width: int = 1
+    offered: list[int] = field(default_factory=list)
+    admitted: list[int] = field(default_factory=list)
+    active: list[bool] = field(default_factory=list)
+
+    def add(self, row: Row) -> None:
+        place = (row.second - self.first) // self.width
+        while place >= self.limit:
+            self._halve()
+            place = (row.second - self.first) // self.width
+        missing = place + 1 - len(self.offered)
+        if missing > 0:
+            self.offered += [0] * missing
+            self.admitted += [0] * missing
+            self.active += [False] * missing
+        self.offered[place] = max(self.offered[place], row.offered_units)
+        self.admitted[place] = max(self.admitted[place], row.admitted_units)
+        self.active[place] |= row.active
+
+    def _halve(self) -> None:
+        for name, join in (("offered", max), ("admitted", max), ("active", any)):
+            old = getattr(self, name)
+            setattr(self, name, [join(old[at : at + 2]) for at in range(0, len(old), 2)])
+        self.width *= 2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """What the Mechanism did with all the traffic.
+
+    Attributes
+    ----------
+    seconds : int
+        From the first to the last, both included; 0 if there was no Service Request.
+    users : list of str
+        By slot; the first stands for the unknown ones.
+    counts : ndarray of int64, shape (users, 4)
+        Service Requests by User and `Decision`.
+    seconds_throttled, highest_offered : ndarray of int64, shape (users,)
+        Seconds with a throttled request; Service Requests offered in the User's highest second.
+    offered, admitted : Queue
+        A DSP that gets everything, and one behind the Mechanism.
+    activations : int
+    events : list of Event
+        The first 10,000 of them.
+    series : Series
+        The whole of it.
+    closest : Series or None
+        The activation with the most throttled requests, with the seconds around it.
+    closest_began_s : float
+    decided_s : float
+        Seconds of this machine's time spent deciding: not reproducible, never in a file.
+    """
+
+    seconds: int
+    users: list[str]
+    counts: np.ndarray[Any, np.dtype[np.int64]]
+    unknown_srv: int
+    seconds_throttled: np.ndarray[Any, np.dtype[np.int64]]
+    highest_offered: np.ndarray[Any, np.dtype[np.int64]]
+    offered: Queue
+    admitted: Queue
+    activations: int
+    events: list[Event]
+    series: Series
+    closest: Series | None
+    closest_began_s: float
+    decided_s: float
+
+    @property
+    def requests(self) -> int:
+        return int(self.counts.sum())
+
+    def of(self, decision: Decision) -> int:
+        """Service Requests with this outcome, all Users together."""
+        return int(self.counts[:, decision].sum())

@@ -1,0 +1,209 @@
+"""The summary of what became of the traffic: the same figures for people and for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from tmm_core.mechanism import Decision
+from tmm_core.operations import terminal
+from tmm_core.operations.outcome import Outcome, Queue
+from tmm_core.operations.terminal import Paint, duration, number, percent, plain
+from tmm_core.policy.config import Config
+
+__all__ = ["summary", "summary_lines"]
+
+_MOST_USERS = 20
+_MOST_EVENTS = 8
+_OUTCOMES = (Decision.PRIORITY, Decision.WITHIN_ALLOCATION, Decision.SPARE_CAPACITY, Decision.THROTTLED)
+
+
+def summary(outcome: Outcome, config: Config) -> dict[str, Any]:
+    """Return all figures, ready for JSON. Loads are in units per second; nothing depends on the machine."""
+    return {
+        "service_requests": outcome.requests,
+        "seconds": outcome.seconds,
+        "offered": outcome.requests,
+        "admitted": outcome.requests - outcome.of(Decision.THROTTLED),
+        **{decision.name.lower(): outcome.of(decision) for decision in _OUTCOMES},
+        "unknown_users": int(outcome.counts[0].sum()),
+        "unknown_srvs": outcome.unknown_srv,
+        "configuration": {
+            "version": config.version,
+            "system_capacity": config.system_capacity,
+            "operating_threshold": config.operating_threshold,
+            "release_threshold": config.release_threshold,
+            "sharing": config.sharing,
+            "users": len(config.users),
+        },
+        "activations": outcome.activations,
+        "highest_admitted_second_while_active": _highest_while_active(outcome),
+        "with_mechanism": _queue(outcome.admitted),
+        "without_mechanism": _queue(outcome.offered),
+        "events": [
+            {
+                "began_s": event.began_s,
+                "ended_s": event.ended_s,
+                "throttled": event.throttled,
+                "highest_offered_second": event.highest_offered,
+                "highest_admitted_second": event.highest_admitted,
+            }
+            for event in outcome.events
+        ],
+        "users": [
+            {
+                "user": user,
+                "category": config.categories.get(user, ""),
+                "allocation": _allocation(config, slot, user),
+                "offered": int(outcome.counts[slot].sum()),
+                **{decision.name.lower(): int(outcome.counts[slot, decision]) for decision in _OUTCOMES},
+                "seconds_throttled": int(outcome.seconds_throttled[slot]),
+                "highest_offered_second": int(outcome.highest_offered[slot]),
+            }
+            for slot, user in enumerate(outcome.users)
+        ],
+    }
+
+
+def summary_lines(
+    outcome: Outcome, config: Config, paint: Paint, clock: Callable[[float], str], *, all_users: bool = False
+) -> Iterator[str]:
+    """Yield the lines of the summary for people.
+
+    Parameters
+    ----------
+    outcome : Outcome
+    config : Config
+    paint : Paint
+    clock : callable
+        Text for a time in seconds since the start of the traffic.
+    all_users : bool
+        List every User, not only those with most throttled and offered requests.
+    """
+    yield from _users(outcome, config, paint, all_users)
+    yield ""
+    yield from _events(outcome, paint, clock)
+    yield ""
+    yield from _load(outcome, config, paint, clock)
+
+
+def _users(outcome: Outcome, config: Config, paint: Paint, all_users: bool) -> Iterator[str]:
+    named = [slot for slot in range(len(outcome.users)) if slot or outcome.counts[0].any()]
+    order = sorted(
+        named, key=lambda slot: (-outcome.counts[slot, Decision.THROTTLED], -outcome.counts[slot].sum(), slot)
+    )
+    shown = order if all_users or len(order) <= _MOST_USERS + 1 else order[:_MOST_USERS]
+    narrow = terminal.columns() < 96
+    head = ["Service User", "allocation/s", "offered", "priority", "within", "spare", "throttled", ""]
+
+    def row(name: str, allocation: float, counts: Any) -> list[str]:
+        outcomes = [number(int(counts[decision])) for decision in _OUTCOMES]
+        share = percent(int(counts[Decision.THROTTLED]), int(counts.sum()))
+        return [plain(name, 32), number(allocation), number(int(counts.sum())), *outcomes, share]
+
+    def rates(slots: list[int]) -> float:
+        return sum(_allocation(config, slot, outcome.users[slot]) for slot in slots)
+
+    rows = [row(outcome.users[slot], rates([slot]), outcome.counts[slot]) for slot in shown]
+    rest = order[len(shown) :]
+    if rest:
+        rows.append(row(f"{len(rest)} other Users", rates(rest), outcome.counts[rest].sum(axis=0)))
+    rows.append(row("all", rates(order), outcome.counts.sum(axis=0)))
+    if narrow:  # the allocation is in the files as well
+        head, rows = head[:1] + head[2:], [cells[:1] + cells[2:] for cells in rows]
+    lines = terminal.table(head, rows, paint)
+    yield paint.bold("Service Requests by outcome")
+    yield lines[0]
+    for line, cells in zip(lines[1:], rows, strict=True):
+        yield line if cells[-2] == "0" else paint.red(line)
+    yield paint.faint(
+        "  priority: on the priority list; within: inside the own allocation; spare: above it, admitted"
+    )
+
+
+def _events(outcome: Outcome, paint: Paint, clock: Callable[[float], str]) -> Iterator[str]:
+    yield paint.bold(f"Traffic management events: {number(outcome.activations)}")
+    if not outcome.activations:
+        yield "  The Mechanism was never active: nothing was throttled."
+        return
+    for event in outcome.events[:_MOST_EVENTS]:
+        if event.ended_s is None:
+            lasted = f"still active at the end ({duration(max(0.0, outcome.seconds - event.began_s))})"
+        else:
+            lasted = f"active for {duration(event.ended_s - event.began_s)}"
+        yield (
+            f"  {clock(event.began_s)}  {lasted}; highest second offered {number(event.highest_offered)}, "
+            f"admitted {number(event.highest_admitted)}; {number(event.throttled)} throttled"
+        )
+    if outcome.activations > _MOST_EVENTS:
+        yield f"  and {number(outcome.activations - _MOST_EVENTS)} more"
+
+
+def _load(outcome: Outcome, config: Config, paint: Paint, clock: Callable[[float], str]) -> Iterator[str]:
+    capacity, threshold = config.system_capacity, config.operating_threshold
+    uniform = all(cost == 1 for cost in config.costs.values())
+    unit = "Service Requests" if uniform else "units"
+    yield paint.bold(
+        f"Load: operating threshold {number(threshold)}, system capacity {number(capacity)} {unit} per second"
+    )
+    rows = []
+    for label, queue in (("with the Mechanism", outcome.admitted), ("without it", outcome.offered)):
+        rows.append(
+            [
+                label,
+                f"{number(queue.highest)}/s",
+                percent(queue.highest, capacity),
+                duration(queue.seconds_above_threshold),
+                duration(queue.seconds_above_capacity),
+                number(queue.highest_backlog),
+                duration(queue.longest_wait_s),
+            ]
+        )
+    head = [
+        "",
+        "highest second",
+        "of capacity",
+        "above threshold",
+        "above capacity",
+        "backlog",
+        "longest wait",
+    ]
+    if terminal.columns() < 104:
+        head = ["", "highest", "of cap.", "over thr.", "over cap.", "backlog", "wait"]
+    yield from terminal.table(head, rows, paint)
+    without = outcome.offered
+    if without.highest_backlog:
+        yield (
+            f"  Without the Mechanism a DSP of this capacity would have fallen {number(without.highest_backlog)} "
+            f"{unit} behind at {clock(without.highest_backlog_second)}, a wait of"
+        )
+        yield (
+            f"  {duration(without.longest_wait_s)} for every User's requests, urgent ones too; it would have had a "
+            f"backlog for {duration(without.seconds_with_backlog)}."
+        )
+    if outcome.activations:
+        active = _highest_while_active(outcome)
+        yield (
+            f"  While the Mechanism was active the highest admitted second was {number(active)}, "
+            f"{percent(active, threshold)} of the operating threshold."
+        )
+
+
+def _highest_while_active(outcome: Outcome) -> int:
+    return max((event.highest_admitted for event in outcome.events), default=0)
+
+
+def _allocation(config: Config, slot: int, user: str) -> float:
+    return config.unknown_allocation if slot == 0 else config.allocations.get(user, 0.0)
+
+
+def _queue(queue: Queue) -> dict[str, Any]:
+    return {
+        "highest_second": queue.highest,
+        "highest_second_at_s": queue.highest_second,
+        "seconds_above_threshold": queue.seconds_above_threshold,
+        "seconds_above_capacity": queue.seconds_above_capacity,
+        "highest_backlog": queue.highest_backlog,
+        "longest_wait_s": queue.longest_wait_s,
+        "seconds_with_backlog": queue.seconds_with_backlog,
+    }

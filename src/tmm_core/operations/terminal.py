@@ -1,0 +1,196 @@
+"""What goes to a terminal: tables, numbers, colour where it is welcome, progress on long work.
+
+Colour and progress only appear on a terminal and never with ``NO_COLOR`` (https://no-color.org) or
+``TERM=dumb``. Names that came from a file are shown without their control characters, so that a request log
+cannot write to the screen by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol, TextIO
+
+from tmm_core.policy.validation import HIDDEN
+
+__all__ = ["Paint", "Progress", "duration", "number", "percent", "plain", "print_json", "progress", "table"]
+
+_REDRAW_S = 0.1
+
+
+def plain(text: str, width: int = 60) -> str:
+    """Return text that is safe to print: control and invisible characters escaped, shortened to `width`."""
+    text = HIDDEN.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
+    return text if len(text) <= width else text[: width - 3] + "..."
+
+
+def number(value: float) -> str:
+    """Return a number with thousands separators; decimals only where there are any, at most three."""
+    text = f"{value:,.3f}"
+    return text.rstrip("0").rstrip(".")
+
+
+def percent(part: float, whole: float) -> str:
+    """Return a share, for example ``12.3 %``; a dash of nothing; never 0.0 of something or 100.0 of less than all."""
+    if not whole:
+        return "-"
+    share = 100 * part / whole
+    if 0 < share < 0.1:
+        return "<0.1 %"
+    if 99.9 < share < 100:
+        return ">99.9 %"
+    return f"{share:.1f} %"
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time, for example ``2 h 05 min`` or ``12.5 s``."""
+    if seconds < 120:
+        return f"{number(round(seconds, 1))} s"
+    if seconds < 7200:
+        return f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
+    hours = int(seconds // 3600)
+    return (
+        f"{hours} h {int(seconds % 3600 // 60):02d} min"
+        if hours < 48
+        else f"{number(round(hours / 24, 1))} days"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Paint:
+    """Colour, or none of it."""
+
+    on: bool = False
+
+    @classmethod
+    def of(cls, stream: TextIO) -> Paint:
+        """Return the paint that suits a stream."""
+        return cls(is_terminal(stream) and not os.environ.get("NO_COLOR"))
+
+    def bold(self, text: str) -> str:
+        return f"\x1b[1m{text}\x1b[0m" if self.on else text
+
+    def red(self, text: str) -> str:
+        return f"\x1b[31m{text}\x1b[0m" if self.on else text
+
+    def faint(self, text: str) -> str:
+        return f"\x1b[2m{text}\x1b[0m" if self.on else text
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Tell whether a stream is a terminal that understands more than lines."""
+    try:
+        return stream.isatty() and os.environ.get("TERM") != "dumb"
+    except ValueError:  # closed
+        return False
+
+
+def columns() -> int:
+    """Return the width to write for; 100 where there is no terminal."""
+    return shutil.get_terminal_size((100, 24)).columns
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], paint: Paint, *, left: int = 1) -> list[str]:
+    """Return the lines of a table; the first `left` columns are aligned left, the others right."""
+    widths = [max(len(row[place]) for row in [head, *rows]) for place in range(len(head))]
+
+    def line(cells: Sequence[str]) -> str:
+        shown = [
+            cell.ljust(width) if place < left else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ]
+        return "  " + "  ".join(shown).rstrip()
+
+    return [paint.bold(line(head)), *[line(row) for row in rows]]
+
+
+def print_json(value: object) -> None:
+    """Print a value as JSON for programs: ASCII only, keys in the order given."""
+    print(json.dumps(value, indent=2, allow_nan=False))
+
+
+class Progress(Protocol):
+    """Told how far long work has come; cheap to tell often."""
+
+    def __call__(self, done: float) -> None:
+        """Say how much is done, in the unit of the total."""
+
+
+@contextmanager
+def progress(label: str, total: float | None, *, quiet: bool = False) -> Iterator[Progress]:
+    """Show progress on stderr while the body runs; nothing unless stderr is a terminal.
+
+    Parameters
+    ----------
+    label : str
+    total : float or None
+        None where it is not known.
+    quiet : bool
+        Show nothing.
+
+    Yields
+    ------
+    Progress
+    """
+    if quiet or not is_terminal(sys.stderr):
+        yield lambda done: None
+        return
+    try:
+        from rich.progress import (
+            BarColumn,
+            TaskProgressColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+        from rich.progress import Progress as RichProgress
+    except ImportError:
+        yield from _plain_progress(label, total)
+        return
+    shown: list[Any] = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+    ]
+    if total is not None:
+        shown.append(TimeRemainingColumn())
+    from rich.console import Console
+
+    with RichProgress(*shown, console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task(label, total=total)
+        due = 0.0
+
+        def update(done: float) -> None:
+            nonlocal due
+            if time.monotonic() >= due:
+                due = time.monotonic() + _REDRAW_S
+                bars.update(task, completed=done)
+
+        yield update
+
+
+def _plain_progress(label: str, total: float | None) -> Iterator[Progress]:
+    due, began = 0.0, time.monotonic()
+
+    def update(done: float) -> None:
+        nonlocal due
+        now = time.monotonic()
+        if now < due:
+            return
+        due = now + _REDRAW_S
+        far = f"{100 * done / total:3.0f} %" if total else f"{number(done)}"
+        sys.stderr.write(f"\r{label}  {far}  {now - began:.0f} s ")
+        sys.stderr.flush()
+
+    try:
+        yield update
+    finally:
+        sys.stderr.write("\r" + " " * (len(label) + 24) + "\r")
+        sys.stderr.flush()
