@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest
 ARGS   ?=
 
 # The extension is built again when one of these changes.
-ENGINE := $(wildcard src/tmm_core/*.pxd src/tmm_core/_core/*.pyx src/tmm_core/_core/*.pxd src/tmm_core/_core/*.h)
+ENGINE := $(wildcard src/tmm_core/*.pxd src/tmm_core/_core/*.pyx src/tmm_core/_core/*.pxi src/tmm_core/_core/*.pxd src/tmm_core/_core/*.h)
 
 # Stamps in .venv: what is already there is neither installed nor built again.
 VENV_READY := $(VENV)/.ready

@@ -140,7 +140,7 @@ def code_of(file: Path) -> str:
 
 
 def _core_files(package: Path) -> list[Path]:
-    return sorted(file for end in ("pyx", "pxd", "h") for file in package.rglob(f"*.{end}"))
+    return sorted(file for end in ("pyx", "pxi", "pxd", "h") for file in package.rglob(f"*.{end}"))
 
 
 def _found(package: Path, pattern: str, fault: str, *, but: frozenset[str] = frozenset()) -> list[str]:
@@ -207,7 +207,7 @@ def no_file_is_longer_than_it_should_be(package: Path) -> list[str]:
     """One concept a file, and at most 500 lines."""
     breaches = []
     for file in sorted(package.rglob("*")):
-        if file.suffix not in {".py", ".pyi", ".pyx", ".pxd", ".h"} or "__pycache__" in file.parts:
+        if file.suffix not in {".py", ".pyi", ".pyx", ".pxi", ".pxd", ".h"} or "__pycache__" in file.parts:
             continue
         lines = len(file.read_text(encoding="utf-8").splitlines())
         if lines > LONGEST_FILE:

@@ -267,7 +267,7 @@ class TestPackages:
         folder = ROOT / "src" / "tmm_core"
         doors = {f"tmm_core/{file.relative_to(folder).as_posix()}" for file in folder.rglob("*.pxd")}
         assert sorted(doors - names) == []
-        assert [name for name in names if name.endswith((".c", ".cpp", ".pyx", ".log", ".pyc"))] == []
+        assert [name for name in names if name.endswith((".c", ".cpp", ".pyx", ".pxi", ".log", ".pyc"))] == []
         assert len([name for name in names if name.endswith((".so", ".pyd"))]) == 1
         assert {name.partition("/")[0].partition("-")[0] for name in names} == {"tmm_core"}
 

@@ -6,6 +6,7 @@ on the way: `groupable` says how many requests that is.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
 from .atomic cimport add, read, recheck, swap_if
 from .clock cimport clock_exact
 from .decide cimport Terms, active, backlog_at, charge_load, count, decide, read_terms, take
@@ -45,6 +46,32 @@ cdef struct Workspace:              # one thread's; the tallies are all zero bet
     Rule* rules                     # by User: the terms of this batch, all of one generation
     uint64_t* amounts               # by SRV: cost, in the half of `Tally.units` it counts in
     uint8_t* priority               # by SRV: whether it is on the priority list
+
+
+cdef inline int make_workspace(Workspace* work, int64_t users, int64_t srvs) except -1:
+    """Allocate what is not there yet; the last one says that all are."""
+    if work.tallies == NULL:
+        work.tallies = <Tally*>calloc(users, sizeof(Tally))
+    if work.touched == NULL:
+        work.touched = <uint32_t*>calloc(users, sizeof(uint32_t))
+    if work.rules == NULL:
+        work.rules = <Rule*>calloc(users, sizeof(Rule))
+    if work.amounts == NULL:
+        work.amounts = <uint64_t*>calloc(srvs, sizeof(uint64_t))
+    if work.tallies == NULL or work.touched == NULL or work.rules == NULL or work.amounts == NULL:
+        raise MemoryError()
+    work.priority = <uint8_t*>calloc(srvs, sizeof(uint8_t))
+    if work.priority == NULL:
+        raise MemoryError()
+    return 0
+
+
+cdef inline void free_workspace(Workspace* work) noexcept nogil:
+    free(work.tallies)
+    free(work.touched)
+    free(work.rules)
+    free(work.amounts)
+    free(work.priority)
 
 
 cdef struct Batch:

@@ -9,28 +9,26 @@ door; TMM_DEBUG=1 builds with the checks on.
 cimport numpy as cnp
 from cpython.object cimport PyObject
 from cpython.pycapsule cimport PyCapsule_New
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memset
-from .atomic cimport add, begin_writing, publish, read, read_published, swap_if, write
-from .batch cimport Batch, Tally, Workspace, clamped, decide_batch
+from .arrays cimport check_arrays, first_beyond
+from .atomic cimport publish, read, read_published, swap_if, write
+from .batch cimport Batch, Workspace, clamped, decide_batch, free_workspace, make_workspace
 from .clock cimport clock_early, clock_exact, clock_step
-from .decide cimport FREE_THREADED, Terms, active, backlog_at, decide, read_terms
-from .gcra cimport WRAPPED, base_of, plus, stamp_of
+from .decide cimport FREE_THREADED, decide
+from .gcra cimport stamp_of
 from .layout cimport (
-    FIRST_COME, HARD, LAYOUT_VERSION, LINE, OUTCOMES, SPARE_CAPACITY, THROTTLED, Control, Door, Rule, Settings,
-    SlabHead, Words, block_size, count_of, open_door, slab_at, units_of,
+    LAYOUT_VERSION, LINE, OUTCOMES, SPARE_CAPACITY, THROTTLED, Control, Rule, Settings, SlabHead, Words,
+    block_size, open_door, slab_at,
 )
 from .load cimport waiting
 from .retry cimport take_place
-from .sharing cimport spare_interval
-from .tick cimport Scratch, tick, tick_due
+from .terms cimport add_up_counts, add_up_units, begin_block, is_block, look, put_in_force, settings_of
+from .tick cimport tick, tick_due
 
 import numpy as np
 
 cnp.import_array()
-
-cdef int64_t MAGIC = 0x31304D4D54   # "TMM01"
 
 cdef enum:
     RELEASE_GIL_FROM = 64           # requests: releasing costs as much as deciding on ten
@@ -71,8 +69,8 @@ cdef class Engine:
         Nanoseconds, monotonic: when the block starts.
     """
 
-    def __cinit__(self, cnp.ndarray memory not None, int64_t users, int64_t srvs, int64_t slabs, tuple outcomes not None,
-                  int64_t first_slab, int64_t last_slab, int64_t now):
+    def __cinit__(self, cnp.ndarray memory not None, int64_t users, int64_t srvs, int64_t slabs,
+                  tuple outcomes not None, int64_t first_slab, int64_t last_slab, int64_t now):
         cdef Control* control
         cdef int index
         if not (0 < users <= MAX_INDEX and 0 < srvs <= 65536 and 0 <= first_slab < last_slab <= slabs):
@@ -91,21 +89,11 @@ cdef class Engine:
         open_door(&self.door, <uint8_t*>cnp.PyArray_DATA(memory), users, srvs, slabs)
         control = self.door.control
         if control.magic == 0:
-            control.magic = MAGIC
-            control.layout = LAYOUT_VERSION
-            control.user_slots = users
-            control.srv_slots = srvs
-            control.slab_slots = slabs
-            control.nbytes = block_size(users, srvs, slabs)
-            control.backlog = stamp_of(now)
-            control.retry_until = stamp_of(now)
-            control.tick_at = now
-            control.changed_at = now
-        elif (control.magic != MAGIC or control.layout != LAYOUT_VERSION or control.user_slots != users
-                or control.srv_slots != srvs or control.slab_slots != slabs):
-            raise ValueError(f"the block has layout {control.layout} with {control.user_slots} Users, {control.srv_slots} "
-                             f"SRVs and {control.slab_slots} slabs; expected layout {LAYOUT_VERSION} with {users}, "
-                             f"{srvs} and {slabs}")
+            begin_block(&self.door, now)
+        elif not is_block(&self.door):
+            raise ValueError(f"the block has layout {control.layout} with {control.user_slots} Users, "
+                             f"{control.srv_slots} SRVs and {control.slab_slots} slabs; expected layout "
+                             f"{LAYOUT_VERSION} with {users}, {srvs} and {slabs}")
         self.first_slab = first_slab
         self.last_slab = last_slab
         self.slab = slab_at(&self.door, first_slab)
@@ -126,11 +114,7 @@ cdef class Engine:
         cdef int64_t index
         if self.workspaces != NULL:
             for index in range(self.door.slab_slots):
-                free(self.workspaces[index].tallies)
-                free(self.workspaces[index].touched)
-                free(self.workspaces[index].rules)
-                free(self.workspaces[index].amounts)
-                free(self.workspaces[index].priority)
+                free_workspace(&self.workspaces[index])
             free(self.workspaces)
         free(self.scratch.excess)
         free(self.scratch.weight)
@@ -311,7 +295,8 @@ cdef class Engine:
         cdef Lane lane = Lane.__new__(Lane)
         cdef int64_t index = self.claim()
         if index < 0:
-            raise RuntimeError(f"all {self.last_slab - self.first_slab - 1} lanes of this Mechanism are taken: close one")
+            raise RuntimeError(f"all {self.last_slab - self.first_slab - 1} lanes of this Mechanism are taken: "
+                               "close one")
         lane.engine = self
         lane.index = index
         lane.slab = slab_at(&self.door, index)
@@ -337,9 +322,8 @@ cdef class Engine:
         -----
         One caller at a time; decisions go on meanwhile.
         """
-        cdef Control* control = self.door.control
-        cdef int64_t generation = read(&control.generation) + 1
-        cdef int64_t half = generation & 1, known = read(&self.settings_now().users), user
+        cdef int64_t known = read(&self.settings_now().users)
+        cdef Settings terms
         cdef int64_t[:, ::1] given = np.ascontiguousarray(rules, dtype=np.int64)
         cdef uint32_t[::1] costs = np.ascontiguousarray(services, dtype=np.uint32)
         if given.shape[0] > self.door.user_slots or given.shape[0] < known or given.shape[1] != 4:
@@ -348,18 +332,8 @@ cdef class Engine:
         if costs.shape[0] != self.door.srv_slots:
             raise ValueError(f"{self.door.srv_slots} SRVs expected, found {costs.shape[0]}")
         terms = settings_of(settings)
-        begin_writing()
-        control.settings[half] = terms
-        control.settings[half].users = given.shape[0]
-        for user in range(self.door.srv_slots):
-            self.door.services[half * self.door.srv_slots + user] = costs[user]
-        for user in range(given.shape[0]):
-            write_rule(&self.door.rules[user].half[half], given[user, 0], given[user, 1], given[user, 2], given[user, 3])
-            if user >= known:
-                write(&self.door.words[user].tat, stamp_of(now))
-                write(&self.door.words[user].spare_tat, stamp_of(now))
-                write(&self.door.words[user].horizon, plus(stamp_of(now), -(WRAPPED >> 1)))
-        publish(&control.generation, generation)
+        terms.users = given.shape[0]
+        put_in_force(&self.door, &terms, &given[0, 0] if terms.users else NULL, &costs[0], now)
         self.users = <uint32_t>given.shape[0]
 
     @property
@@ -402,29 +376,18 @@ cdef class Engine:
 
     def counts(self):
         """Return the requests decided so far: ndarray of int64, shape (users, srvs, 4). *Thread-safe.*"""
-        cdef int64_t slabs = read(&self.door.control.slabs_used)
         cdef cnp.ndarray total = np.zeros((OUTCOMES, self.users, self.srvs), dtype=np.int64)
         cdef int64_t* cell = <int64_t*>cnp.PyArray_DATA(total)
-        cdef int64_t n = self.users * self.srvs, index, outcome, i
-        cdef int64_t* part
         with nogil:
-            for index in range(slabs):
-                for outcome in range(OUTCOMES):
-                    part = count_of(&self.door, slab_at(&self.door, index), 0, outcome, 0)
-                    for i in range(n):
-                        cell[outcome * n + i] += read(part + i)
+            add_up_counts(&self.door, self.users, cell)
         return np.ascontiguousarray(total.transpose(1, 2, 0))
 
     def units(self):
         """Return the units decided so far: ndarray of int64, shape (users, 4). *Thread-safe.*"""
-        total = np.zeros((self.users, OUTCOMES), dtype=np.int64)
-        cdef int64_t[:, ::1] cell = total
-        cdef int64_t index, user
-        cdef int outcome
-        for index in range(read(&self.door.control.slabs_used)):
-            for user in range(cell.shape[0]):
-                for outcome in range(OUTCOMES):
-                    cell[user, outcome] += read(units_of(slab_at(&self.door, index), user) + outcome)
+        cdef cnp.ndarray total = np.zeros((self.users, OUTCOMES), dtype=np.int64)
+        cdef int64_t* cell = <int64_t*>cnp.PyArray_DATA(total)
+        with nogil:
+            add_up_units(&self.door, self.users, cell)
         return total
 
     def words(self, uint32_t user):
@@ -478,24 +441,9 @@ cdef class Engine:
             write(&giver.pending, 0)
 
     cdef int prepare(self, int64_t index) except -1:
-        """Make the workspace of a slab."""
-        cdef Workspace* work = &self.workspaces[index]
-        if work.priority != NULL:
-            return 0
-        if work.tallies == NULL:
-            work.tallies = <Tally*>calloc(self.door.user_slots, sizeof(Tally))
-        if work.touched == NULL:
-            work.touched = <uint32_t*>calloc(self.door.user_slots, sizeof(uint32_t))
-        if work.rules == NULL:
-            work.rules = <Rule*>calloc(self.door.user_slots, sizeof(Rule))
-        if work.amounts == NULL:
-            work.amounts = <uint64_t*>calloc(self.door.srv_slots, sizeof(uint64_t))
-        if work.tallies == NULL or work.touched == NULL or work.rules == NULL or work.amounts == NULL:
-            raise MemoryError()
-        # The last one says that all are there.
-        work.priority = <uint8_t*>calloc(self.door.srv_slots, sizeof(uint8_t))
-        if work.priority == NULL:
-            raise MemoryError()
+        """Make the workspace of a slab, once."""
+        if self.workspaces[index].priority == NULL:
+            make_workspace(&self.workspaces[index], self.door.user_slots, self.door.srv_slots)
         return 0
 
     cdef int refuse_slots(self, int64_t user, int64_t srv, int64_t index=-1) except -1:
@@ -503,168 +451,9 @@ cdef class Engine:
         if self.users == 0:
             raise ValueError("the Mechanism is closed")
         if user >= self.users:
-            raise IndexError(f"users{where}: slot {user} does not exist, expected 0 to {self.users - 1} (see Mechanism.user)")
+            raise IndexError(f"users{where}: slot {user} does not exist, expected 0 to {self.users - 1} "
+                             "(see Mechanism.user)")
         raise IndexError(f"srvs{where}: number {srv} does not exist, expected 0 to {self.srvs - 1} (see Mechanism.srv)")
-
-
-cdef class Gate:
-    """A User's own handle: one argument a call. One per connection or thread; *thread-safe*.
-
-    Notes
-    -----
-    It follows the configuration: when an identifier moves to another User, so does its gate.
-    """
-
-    def admit(self, srv):
-        """Decide on one Service Request of this User now; `srv` is a number from `Mechanism.srv`."""
-        cdef uint32_t number = srv
-        cdef Engine engine = self.engine
-        cdef int64_t now = clock_early()
-        if read(&engine.door.control.generation) != self.generation:
-            self.follow()
-        if self.user >= engine.users or number >= engine.srvs:
-            engine.refuse_slots(self.user, number)
-        engine.tick_if_due(engine.slab, now)
-        return engine.answer(decide(&engine.door, engine.slab, self.user, number, now, True, FREE_THREADED))
-
-    def admit_at(self, uint32_t srv, int64_t now):
-        """Decide on one Service Request of this User at `now`, nanoseconds on a monotonic clock."""
-        if read(&self.engine.door.control.generation) != self.generation:
-            self.follow()
-        return self.engine.admit_at(self.user, srv, now)
-
-    def retry_after(self, now=None):
-        """Take this User's next retry slot: seconds from now; see `Mechanism.retry_after`."""
-        if read(&self.engine.door.control.generation) != self.generation:
-            self.follow()
-        return self.engine.retry_after(self.user, now)
-
-    @property
-    def slot(self):
-        """The User's slot."""
-        if read(&self.engine.door.control.generation) != self.generation:
-            self.follow()
-        return self.user
-
-    cdef int follow(self) except -1:
-        user, generation = self.resolve(self.user_id)
-        self.user = user
-        self.generation = generation
-        return 0
-
-
-cdef class Lane:
-    """A thread's own handle: Cython and C decide through it without the GIL. *One thread at a time.*"""
-
-    cdef int admit(self, uint32_t user, uint32_t srv) noexcept nogil:
-        cdef int64_t now = clock_early()
-        self.engine.tick_if_due(self.slab, now)
-        return self.heeded(decide(&self.engine.door, self.slab, clamped(user, self.engine.users),
-                                  clamped(srv, self.engine.srvs), now, True, False))
-
-    cdef int admit_at(self, uint32_t user, uint32_t srv, int64_t now) noexcept nogil:
-        self.engine.tick_if_due(self.slab, now)
-        return self.heeded(decide(&self.engine.door, self.slab, clamped(user, self.engine.users),
-                                  clamped(srv, self.engine.srvs), now, False, False))
-
-    cdef inline int heeded(self, int outcome) noexcept nogil:
-        if outcome == THROTTLED and self.engine.settings_now().observe:
-            return SPARE_CAPACITY
-        return outcome
-
-    @property
-    def pointer(self):
-        """A capsule for C: see ``tmm_core.h``. Valid as long as this object is."""
-        return PyCapsule_New(<void*>self, "tmm_core.lane", NULL)
-
-    def close(self):
-        """Give the slab back; its counts stay."""
-        if self.index >= 0:
-            self.engine.release(self.index)
-            self.index = -1
-
-    def __dealloc__(self):
-        if self.engine is not None and self.index >= 0:
-            self.engine.release(self.index)
-
-
-# ---- the door for C: tmm_core.h
-
-cdef struct CInterface:
-    uint32_t version
-    uint32_t nbytes
-    int (*admit)(void* lane, uint32_t user, uint32_t srv) noexcept nogil
-    int (*admit_at)(void* lane, uint32_t user, uint32_t srv, int64_t now) noexcept nogil
-    int64_t (*retry_after)(void* lane, uint32_t user, int64_t now) noexcept nogil
-
-
-cdef int c_admit(void* lane, uint32_t user, uint32_t srv) noexcept nogil:
-    return (<Lane>lane).admit(user, srv)
-
-
-cdef int c_admit_at(void* lane, uint32_t user, uint32_t srv, int64_t now) noexcept nogil:
-    return (<Lane>lane).admit_at(user, srv, now)
-
-
-cdef int64_t c_retry_after(void* lane, uint32_t user, int64_t now) noexcept nogil:
-    return take_place(&(<Lane>lane).engine.door, clamped(user, (<Lane>lane).engine.users), now)
-
-
-cdef CInterface c_interface
-c_interface.version = 1
-c_interface.nbytes = sizeof(CInterface)
-c_interface.admit = c_admit
-c_interface.admit_at = c_admit_at
-c_interface.retry_after = c_retry_after
-C_API = PyCapsule_New(&c_interface, "tmm_core._core.engine.C_API", NULL)
-
-
-# ---- helpers without a self
-
-cdef int64_t check_arrays(users, srvs, out) except -1:
-    """Check the arrays of a batch; returns their length."""
-    check_array(users, "users", cnp.NPY_UINT32, "uint32")
-    check_array(srvs, "srvs", cnp.NPY_UINT16, "uint16")
-    check_array(out, "out", cnp.NPY_UINT8, "uint8")
-    cdef int64_t n = cnp.PyArray_DIM(users, 0)
-    if cnp.PyArray_DIM(srvs, 0) != n or cnp.PyArray_DIM(out, 0) != n:
-        raise ValueError(f"users, srvs and out must be of one length, found {n}, {cnp.PyArray_DIM(srvs, 0)} and "
-                         f"{cnp.PyArray_DIM(out, 0)}")
-    if not cnp.PyArray_ISWRITEABLE(out):
-        raise ValueError("out must be writable")
-    cdef size_t begin = <size_t>cnp.PyArray_DATA(out), first = <size_t>cnp.PyArray_DATA(users)
-    cdef size_t second = <size_t>cnp.PyArray_DATA(srvs)
-    if n and ((begin < first + 4 * n and first < begin + n) or (begin < second + 2 * n and second < begin + n)):
-        raise ValueError("out must not overlap users or srvs")
-    return n
-
-
-cdef int check_array(array, str name, int number, str dtype) except -1:
-    if not cnp.PyArray_Check(array):
-        raise TypeError(f"{name} must be an ndarray of {dtype}, found {type(array).__name__}")
-    if cnp.PyArray_NDIM(array) != 1:
-        raise ValueError(f"{name} must have one dimension, found {cnp.PyArray_NDIM(array)}")
-    if cnp.PyArray_TYPE(array) != number or not cnp.PyArray_ISNOTSWAPPED(array):
-        raise TypeError(f"{name} must be of dtype {dtype}, found {array.dtype}")
-    if not cnp.PyArray_IS_C_CONTIGUOUS(array) or not cnp.PyArray_ISALIGNED(array):
-        raise ValueError(f"{name} must be contiguous and aligned: use numpy.ascontiguousarray")
-    return 0
-
-
-cdef int64_t first_beyond(Batch* batch, uint32_t users, uint32_t srvs) noexcept nogil:
-    """Index of the first request with a slot that does not exist; -1 if there is none."""
-    cdef uint32_t top = 0
-    cdef uint16_t number = 0
-    cdef int64_t i
-    for i in range(batch.n):
-        top = max(top, batch.users[i])
-        number = max(number, batch.srvs[i])
-    if batch.n == 0 or (top < users and number < srvs):
-        return -1
-    for i in range(batch.n):
-        if batch.users[i] >= users or batch.srvs[i] >= srvs:
-            return i
-    return -1
 
 
 cdef void run_each(Door* door, SlabHead* slab, Batch* batch) noexcept nogil:
@@ -684,55 +473,4 @@ cdef object seconds_up(int64_t ns):
     return seconds
 
 
-cdef Settings settings_of(dict terms) except *:
-    cdef Settings settings
-    memset(&settings, 0, sizeof(Settings))
-    settings.unit = terms["unit"]
-    settings.activation = terms["activation"]
-    settings.brake = terms["brake"]
-    settings.ceiling = terms["ceiling"]
-    settings.charge_block = terms["charge_block"]
-    settings.longest_cost = terms["longest_cost"]
-    settings.sharing = terms["sharing"]
-    settings.spare_tolerance = terms["spare_tolerance"]
-    settings.tick_ns = terms["tick_ns"]
-    settings.hold_us = terms["hold_us"]
-    settings.release_rate = terms["release_rate"]
-    settings.threshold_rate = terms["threshold_rate"]
-    settings.retry_cap = terms["retry_cap"]
-    settings.uniform = terms["uniform"]
-    settings.observe = terms["observe"]
-    return settings
-
-
-cdef void write_rule(Rule* rule, int64_t interval, int64_t tolerance, int64_t share_interval, int64_t weight) noexcept nogil:
-    write(&rule.interval, interval)
-    write(&rule.tolerance, tolerance)
-    write(&rule.share_interval, share_interval)
-    write(&rule.weight, weight)
-
-
-cdef object look(Door* door, SlabHead* slab, uint32_t user, uint32_t srv, int64_t at):
-    cdef Terms terms
-    cdef int64_t now = stamp_of(at), longest, wait = 0, level, spare_base, outcome
-    cdef bint own = False, spare = False, braked
-    read_terms(door, user, srv, &terms)
-    if terms.rule.interval:
-        wait = base_of(read(&door.words[user].tat), now, terms.rule.tolerance,
-                       terms.longest_cost * terms.rule.interval) - terms.rule.tolerance
-        own = wait <= 0
-    braked = backlog_at(door, slab, &terms, now) > terms.brake
-    level = read(&door.control.level)
-    if terms.sharing != HARD and not braked:
-        spare = terms.sharing == FIRST_COME
-        if not spare and level > 0:
-            longest = terms.longest_cost * spare_interval(terms.rule.share_interval, level)
-            spare_base = base_of(read(&door.words[user].spare_tat), now, terms.spare_tolerance, longest)
-            spare = spare_base <= terms.spare_tolerance
-    outcome = 3 if terms.service & 1 else 2 if own else 1 if spare or not active(door.control) else 0
-    return {
-        "priority": terms.service & 1, "cost": terms.service >> 1, "own": own,
-        "own_wait_ns": (max(wait, <int64_t>0) + 127) >> 7, "allocated": terms.rule.interval != 0,
-        "active": active(door.control), "sharing": terms.sharing, "brake": braked, "level": level, "spare": spare,
-        "outcome": outcome,
-    }
+include "handles.pxi"

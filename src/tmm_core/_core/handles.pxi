@@ -1,0 +1,112 @@
+# The handles beside the engine, part of engine.pyx: a User's gate, a thread's lane, and the door for C.
+
+cdef class Gate:
+    """A User's own handle: one argument a call. One per connection or thread; *thread-safe*.
+
+    Notes
+    -----
+    It follows the configuration: when an identifier moves to another User, so does its gate.
+    """
+
+    def admit(self, srv):
+        """Decide on one Service Request of this User now; `srv` is a number from `Mechanism.srv`."""
+        cdef uint32_t number = srv
+        cdef Engine engine = self.engine
+        cdef int64_t now = clock_early()
+        if read(&engine.door.control.generation) != self.generation:
+            self.follow()
+        if self.user >= engine.users or number >= engine.srvs:
+            engine.refuse_slots(self.user, number)
+        engine.tick_if_due(engine.slab, now)
+        return engine.answer(decide(&engine.door, engine.slab, self.user, number, now, True, FREE_THREADED))
+
+    def admit_at(self, uint32_t srv, int64_t now):
+        """Decide on one Service Request of this User at `now`, nanoseconds on a monotonic clock."""
+        if read(&self.engine.door.control.generation) != self.generation:
+            self.follow()
+        return self.engine.admit_at(self.user, srv, now)
+
+    def retry_after(self, now=None):
+        """Take this User's next retry slot: seconds from now; see `Mechanism.retry_after`."""
+        if read(&self.engine.door.control.generation) != self.generation:
+            self.follow()
+        return self.engine.retry_after(self.user, now)
+
+    @property
+    def slot(self):
+        """The User's slot."""
+        if read(&self.engine.door.control.generation) != self.generation:
+            self.follow()
+        return self.user
+
+    cdef int follow(self) except -1:
+        user, generation = self.resolve(self.user_id)
+        self.user = user
+        self.generation = generation
+        return 0
+
+
+cdef class Lane:
+    """A thread's own handle: Cython and C decide through it without the GIL. *One thread at a time.*"""
+
+    cdef int admit(self, uint32_t user, uint32_t srv) noexcept nogil:
+        cdef int64_t now = clock_early()
+        self.engine.tick_if_due(self.slab, now)
+        return self.heeded(decide(&self.engine.door, self.slab, clamped(user, self.engine.users),
+                                  clamped(srv, self.engine.srvs), now, True, False))
+
+    cdef int admit_at(self, uint32_t user, uint32_t srv, int64_t now) noexcept nogil:
+        self.engine.tick_if_due(self.slab, now)
+        return self.heeded(decide(&self.engine.door, self.slab, clamped(user, self.engine.users),
+                                  clamped(srv, self.engine.srvs), now, False, False))
+
+    cdef inline int heeded(self, int outcome) noexcept nogil:
+        if outcome == THROTTLED and self.engine.settings_now().observe:
+            return SPARE_CAPACITY
+        return outcome
+
+    @property
+    def pointer(self):
+        """A capsule for C: see ``tmm_core.h``. Valid as long as this object is."""
+        return PyCapsule_New(<void*>self, "tmm_core.lane", NULL)
+
+    def close(self):
+        """Give the slab back; its counts stay."""
+        if self.index >= 0:
+            self.engine.release(self.index)
+            self.index = -1
+
+    def __dealloc__(self):
+        if self.engine is not None and self.index >= 0:
+            self.engine.release(self.index)
+
+
+# ---- the door for C: tmm_core.h
+
+cdef struct CInterface:
+    uint32_t version
+    uint32_t nbytes
+    int (*admit)(void* lane, uint32_t user, uint32_t srv) noexcept nogil
+    int (*admit_at)(void* lane, uint32_t user, uint32_t srv, int64_t now) noexcept nogil
+    int64_t (*retry_after)(void* lane, uint32_t user, int64_t now) noexcept nogil
+
+
+cdef int c_admit(void* lane, uint32_t user, uint32_t srv) noexcept nogil:
+    return (<Lane>lane).admit(user, srv)
+
+
+cdef int c_admit_at(void* lane, uint32_t user, uint32_t srv, int64_t now) noexcept nogil:
+    return (<Lane>lane).admit_at(user, srv, now)
+
+
+cdef int64_t c_retry_after(void* lane, uint32_t user, int64_t now) noexcept nogil:
+    return take_place(&(<Lane>lane).engine.door, clamped(user, (<Lane>lane).engine.users), now)
+
+
+cdef CInterface c_interface
+c_interface.version = 1
+c_interface.nbytes = sizeof(CInterface)
+c_interface.admit = c_admit
+c_interface.admit_at = c_admit_at
+c_interface.retry_after = c_retry_after
+C_API = PyCapsule_New(&c_interface, "tmm_core._core.engine.C_API", NULL)

@@ -1,0 +1,136 @@
+"""What is not in the way of a decision: a new block, terms put in force, totals, and grounds."""
+
+from libc.stdint cimport int64_t, uint32_t
+from libc.string cimport memset
+from .atomic cimport begin_writing, publish, read, write
+from .decide cimport Terms, active, backlog_at, read_terms
+from .gcra cimport WRAPPED, base_of, plus, stamp_of
+from .layout cimport (
+    FIRST_COME, HARD, LAYOUT_VERSION, OUTCOMES, Control, Door, Rule, Settings, SlabHead, block_size, count_of, slab_at,
+    units_of,
+)
+from .sharing cimport spare_interval
+
+
+cdef extern from *:
+    """
+    #define TMM_MAGIC INT64_C(0x31304D4D54)
+    """
+    const int64_t MAGIC "TMM_MAGIC"  # "TMM01"
+
+
+cdef inline Settings settings_of(dict terms) except *:
+    cdef Settings settings
+    memset(&settings, 0, sizeof(Settings))
+    settings.unit = terms["unit"]
+    settings.activation = terms["activation"]
+    settings.brake = terms["brake"]
+    settings.ceiling = terms["ceiling"]
+    settings.charge_block = terms["charge_block"]
+    settings.longest_cost = terms["longest_cost"]
+    settings.sharing = terms["sharing"]
+    settings.spare_tolerance = terms["spare_tolerance"]
+    settings.tick_ns = terms["tick_ns"]
+    settings.hold_us = terms["hold_us"]
+    settings.release_rate = terms["release_rate"]
+    settings.threshold_rate = terms["threshold_rate"]
+    settings.retry_cap = terms["retry_cap"]
+    settings.uniform = terms["uniform"]
+    settings.observe = terms["observe"]
+    return settings
+
+
+cdef inline void write_rule(Rule* rule, int64_t interval, int64_t tolerance, int64_t share_interval,
+                            int64_t weight) noexcept nogil:
+    write(&rule.interval, interval)
+    write(&rule.tolerance, tolerance)
+    write(&rule.share_interval, share_interval)
+    write(&rule.weight, weight)
+
+
+cdef inline void put_in_force(Door* door, Settings* settings, const int64_t* rules, const uint32_t* services,
+                              int64_t now) noexcept nogil:
+    """Write terms into the half that nobody reads, then turn to it with one store; new Users are at rest at `now`."""
+    cdef Control* control = door.control
+    cdef int64_t generation = read(&control.generation) + 1
+    cdef int64_t known = read(&control.settings[(generation - 1) & 1].users), half = generation & 1, i
+    begin_writing()
+    control.settings[half] = settings[0]
+    for i in range(door.srv_slots):
+        door.services[half * door.srv_slots + i] = services[i]
+    for i in range(settings.users):
+        write_rule(&door.rules[i].half[half], rules[4 * i], rules[4 * i + 1], rules[4 * i + 2], rules[4 * i + 3])
+        if i >= known:
+            write(&door.words[i].tat, stamp_of(now))
+            write(&door.words[i].spare_tat, stamp_of(now))
+            write(&door.words[i].horizon, plus(stamp_of(now), -(WRAPPED >> 1)))
+    publish(&control.generation, generation)
+
+
+cdef inline void begin_block(Door* door, int64_t now) noexcept nogil:
+    """Start a block of zeros: nothing counted, nothing waiting, inactive."""
+    cdef Control* control = door.control
+    control.magic = MAGIC
+    control.layout = LAYOUT_VERSION
+    control.user_slots = door.user_slots
+    control.srv_slots = door.srv_slots
+    control.slab_slots = door.slab_slots
+    control.nbytes = block_size(door.user_slots, door.srv_slots, door.slab_slots)
+    control.backlog = stamp_of(now)
+    control.retry_until = stamp_of(now)
+    control.tick_at = now
+    control.changed_at = now
+
+
+cdef inline bint is_block(Door* door) noexcept nogil:
+    """Whether there is a block of this layout and these sizes."""
+    cdef Control* control = door.control
+    return (control.magic == MAGIC and control.layout == LAYOUT_VERSION and control.user_slots == door.user_slots
+            and control.srv_slots == door.srv_slots and control.slab_slots == door.slab_slots)
+
+
+cdef inline void add_up_counts(Door* door, int64_t users, int64_t* total) noexcept nogil:
+    """Add every slab's counts to `total`, [outcome][users][srvs]."""
+    cdef int64_t index, outcome, i, n = users * door.srv_slots
+    cdef int64_t* part
+    for index in range(read(&door.control.slabs_used)):
+        for outcome in range(OUTCOMES):
+            part = count_of(door, slab_at(door, index), 0, outcome, 0)
+            for i in range(n):
+                total[outcome * n + i] += read(part + i)
+
+
+cdef inline void add_up_units(Door* door, int64_t users, int64_t* total) noexcept nogil:
+    """Add every slab's units to `total`, [users][outcome]."""
+    cdef int64_t index, i
+    cdef int64_t* part
+    for index in range(read(&door.control.slabs_used)):
+        part = units_of(slab_at(door, index), 0)
+        for i in range(users * OUTCOMES):
+            total[i] += read(part + i)
+
+
+cdef inline object look(Door* door, SlabHead* slab, uint32_t user, uint32_t srv, int64_t at):
+    cdef Terms terms
+    cdef int64_t now = stamp_of(at), longest, wait = 0, level, spare_base, outcome
+    cdef bint own = False, spare = False, braked
+    read_terms(door, user, srv, &terms)
+    if terms.rule.interval:
+        wait = base_of(read(&door.words[user].tat), now, terms.rule.tolerance,
+                       terms.longest_cost * terms.rule.interval) - terms.rule.tolerance
+        own = wait <= 0
+    braked = backlog_at(door, slab, &terms, now) > terms.brake
+    level = read(&door.control.level)
+    if terms.sharing != HARD and not braked:
+        spare = terms.sharing == FIRST_COME
+        if not spare and level > 0:
+            longest = terms.longest_cost * spare_interval(terms.rule.share_interval, level)
+            spare_base = base_of(read(&door.words[user].spare_tat), now, terms.spare_tolerance, longest)
+            spare = spare_base <= terms.spare_tolerance
+    outcome = 3 if terms.service & 1 else 2 if own else 1 if spare or not active(door.control) else 0
+    return {
+        "priority": terms.service & 1, "cost": terms.service >> 1, "own": own,
+        "own_wait_ns": (max(wait, <int64_t>0) + 127) >> 7, "allocated": terms.rule.interval != 0,
+        "active": active(door.control), "sharing": terms.sharing, "brake": braked, "level": level, "spare": spare,
+        "outcome": outcome,
+    }
