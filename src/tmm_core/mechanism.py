@@ -370,7 +370,9 @@ def terms_of(
         "activation": activation,
         "brake": int(activation * _BRAKE),
         "ceiling": activation * _CEILING,
-        "charge_block": min(max(int(threshold * _exact(config.activation_s) / _CHARGE_BLOCK), 1), _CHARGE_BLOCK),
+        "charge_block": min(
+            max(int(threshold * _exact(config.activation_s) / _CHARGE_BLOCK), 1), _CHARGE_BLOCK
+        ),
         "longest_cost": max(costs),
         "sharing": _SHARINGS[config.sharing],
         "spare_tolerance": int(_SPARE_BURST_S * _SECOND),
@@ -429,5 +431,9 @@ def _reason(found: dict[str, int], user: str, srv: str, allocation: float) -> st
         left = "there is no spare capacity left at all"
     else:
         left = "there is no spare capacity left for it"
-    wait = f"; its own allocation admits again in {found['own_wait_ns'] / 1e9:.3g} s" if found["allocated"] else ""
+    wait = (
+        f"; its own allocation admits again in {found['own_wait_ns'] / 1e9:.3g} s"
+        if found["allocated"]
+        else ""
+    )
     return f"{over}, the Mechanism is active, and {left}{wait}"

@@ -96,7 +96,9 @@ class Portfolio:
             for kind in METER_KINDS:
                 count = getattr(row, kind)
                 if type(count) is not int or not 0 <= count <= MOST_DEVICES:
-                    mistakes.append(Mistake(f"User {row.user!r}: {kind} {count!r}, expected an int of 0 or more"))
+                    mistakes.append(
+                        Mistake(f"User {row.user!r}: {kind} {count!r}, expected an int of 0 or more")
+                    )
             for kind in ("forecast", "actual"):
                 count = getattr(row, kind)
                 if count is not None and (type(count) is not int or not 0 <= count <= MOST_REQUESTS):
@@ -129,9 +131,7 @@ class Portfolio:
             with path.open("rb") as file:
                 data = file.read(LARGEST_FILE + 1)
         except OSError as error:
-            raise ConfigError(
-                Mistake(f"cannot be read: {error.strerror or error}", file=str(path))
-            ) from None
+            raise ConfigError(Mistake(f"cannot be read: {error.strerror or error}", file=str(path))) from None
         return cls.read(data, month or path.stem, file=str(path))
 
     @classmethod
@@ -245,7 +245,9 @@ class _Reader:
                     if not line.startswith('"', at):
                         break
                 if at < len(line) and line[at] != ",":
-                    self.wrong(f"{line[at]!r} after a closing quotation mark, expected a comma", number, at + 1)
+                    self.wrong(
+                        f"{line[at]!r} after a closing quotation mark, expected a comma", number, at + 1
+                    )
                     return None
                 cells.append((start + 1, '"'.join(parts)))
             else:
@@ -288,7 +290,9 @@ class _Reader:
         key = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
         if key and key in self.names:
             first = self.names[key]
-            self.wrong(f"User {name!r} is already in line {first}, expected one line a User", line, column, "user")
+            self.wrong(
+                f"User {name!r} is already in line {first}, expected one line a User", line, column, "user"
+            )
         self.names.setdefault(key, line)
         return name
 
