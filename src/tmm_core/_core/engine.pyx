@@ -1,5 +1,5 @@
 # cython: freethreading_compatible=True, binding=False, boundscheck=False, wraparound=False, cdivision=True
-# cython: initializedcheck=False, embedsignature=False
+# cython: initializedcheck=False, embedsignature=False, autotestdict=False
 """The engine: checks what comes from outside, then decides without the GIL's help.
 
 ``boundscheck=False`` is safe because every index is checked against the slots before it is used, once at the
