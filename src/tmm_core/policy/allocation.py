@@ -24,13 +24,10 @@ from fractions import Fraction
 from math import lcm
 
 from tmm_core.errors import ConfigError
-from tmm_core.policy.parameters import QUANTA_PER_UNIT, SECONDS_PER_DAY, Parameters
+from tmm_core.policy.parameters import NOTICE, QUANTA_PER_UNIT, SECONDS_PER_DAY, Parameters
 from tmm_core.policy.portfolio import METER_KINDS, Portfolio, UserPortfolio
 
 __all__ = ["COLUMNS", "NOTICE", "Allocations", "Terms", "UserAllocation", "allocate", "decimal_text"]
-
-NOTICE = "Our own illustrative formula: Annex C of SECMP0067 is not public."
-"""Carried by every output of the formula."""
 
 COLUMNS = ("user", "category", "user_ids", "allocation")
 """Header of the allocations CSV."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tmm_core.errors import ConfigError, Mistake
+from tmm_core.policy.toml_places import read_file
 
 __all__ = ["CATEGORIES", "COLUMNS", "METER_KINDS", "Portfolio", "UserPortfolio"]
 
@@ -126,13 +127,7 @@ class Portfolio:
         ConfigError
             With every mistake of the file.
         """
-        path = Path(path)
-        try:
-            with path.open("rb") as file:
-                data = file.read(LARGEST_FILE + 1)
-        except OSError as error:
-            raise ConfigError(Mistake(f"cannot be read: {error.strerror or error}", file=str(path))) from None
-        return cls.read(data, month or path.stem, file=str(path))
+        return cls.read(read_file(path, LARGEST_FILE), month or Path(path).stem, file=str(path))
 
     @classmethod
     def read(cls, data: bytes, month: str, *, file: str = "portfolio.csv") -> Portfolio:
@@ -140,7 +135,8 @@ class Portfolio:
         reader = _Reader(file)
         if not _MONTH.fullmatch(month):
             reader.wrong(
-                f"the month is {month!r}, expected a file name like 2026-12.csv or the month itself (--month 2026-12)"
+                f"the month is {month!r}, expected a file name like 2026-12.csv or the month itself "
+                "(--month 2026-12)"
             )
         users = reader.rows(data)
         if reader.mistakes:
@@ -303,8 +299,8 @@ class _Reader:
             at, user_id = column + match.start(), match.group().upper()
             if not _EUI_64.fullmatch(user_id):
                 self.wrong(
-                    f"{match.group()!r} is not an EUI-64, expected eight octets like 90-B3-D5-1F-30-01-00-00, "
-                    "several separated by spaces",
+                    f"{match.group()!r} is not an EUI-64, expected eight octets like "
+                    "90-B3-D5-1F-30-01-00-00, several separated by spaces",
                     line,
                     at,
                     "user_ids",
