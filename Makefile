@@ -18,7 +18,7 @@ group       = $(VENV)/.group-$(1)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test build lint format types stubtest bench bench-quick prove package wheel docs clean distclean
+.PHONY: help demo test build lint format types stubtest bench bench-quick fuzz prove package wheel docs clean distclean
 
 help:  ## List the targets
 	@echo "tmm-core: 'make demo' shows the Mechanism at work, 'make test' runs the tests; both work on a fresh clone."
@@ -57,6 +57,9 @@ bench: $(INSTALLED) $(call group,bench)  ## Run all benchmarks, peers in the sam
 
 bench-quick: $(INSTALLED) $(call group,bench)  ## Run the benchmarks that have 'quick' in their name (seconds)
 	$(PYTEST) bench --benchmark-only -p no:cacheprovider -k quick -q $(ARGS)
+
+fuzz: $(INSTALLED) $(call group,test) $(call group,fuzz)  ## Fuzz the DUIS header reader for a minute (Linux, where atheris has a wheel)
+	$(BIN)/python tests/gateway/fuzz_duis.py -max_total_time=60 $(ARGS)
 
 prove: $(INSTALLED) $(call group,test) $(call group,package)  ## Run every test, the slow ones too, with many more examples (hours)
 	TMM_HYPOTHESIS_PROFILE=deep $(PYTEST) --timeout=7200 $(ARGS)

@@ -1,4 +1,5 @@
-"""Fuzz the header reader with atheris: ``python tests/gateway/fuzz_duis.py -max_total_time=60``.
+"""Fuzz the header reader with atheris: ``make fuzz``, or
+``python tests/gateway/fuzz_duis.py -max_total_time=60``.
 
 For any bytes: a header or a DuisError, the same by expat, by the short way and in parts.
 """
@@ -9,14 +10,17 @@ import sys
 import tempfile
 from pathlib import Path
 
-import atheris
+if __name__ == "__main__":
+    # Only here: pytest looks for doctests in this file too, with or without the fuzzer.
+    import atheris
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-with atheris.instrument_imports(include=["tmm_core.gateway.duis"]):
-    from tmm_core.gateway import duis
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    with atheris.instrument_imports(include=["tmm_core.gateway.duis"]):
+        pass
 
 from gateway.messages import compose
 from tmm_core import DuisError
+from tmm_core.gateway import duis
 
 SHORT_WAY = duis._known
 HEAD, _, TAIL = compose().partition(b"<sr:RequestID>")
