@@ -1,0 +1,235 @@
+"""The desk where every gateway hands in a Service Request: names to gates, and what must be noticed.
+
+It decides by the Mechanism, and where that cannot decide it admits, counts and shouts: the protection must not
+become the outage.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from tmm_core.gateway import answer
+from tmm_core.gateway.duis import Header
+from tmm_core.gateway.identify import NOBODY, AmbiguousIdentityError, Identify
+from tmm_core.mechanism import UNKNOWN, Decision, Mechanism
+
+__all__ = ["Counts", "Desk", "GatewayEvent", "NotDuis"]
+
+_log = logging.getLogger("tmm_core.gateway")
+
+#: What becomes of a body without a readable DUIS header, where that is needed: an ordinary request of the
+#: connection's User, or of the unknown Users, which the application validates; the same uncharged; or 400.
+NotDuis = Literal["charge", "pass", "refuse"]
+
+#: Seconds between two words about the same thing.
+QUIET_S = 1.0
+#: Spellings of identifiers that are kept; an EUI-64 may be written in thousands of ways.
+_MOST_GATES = 16_384
+_KINDS = {
+    "fail_open": logging.CRITICAL,
+    "identity_disagrees": logging.WARNING,
+    "identity_ambiguous": logging.WARNING,
+    "not_duis": logging.INFO,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayEvent:
+    """Something to notice at a gateway, told at once and then at most every second.
+
+    Attributes
+    ----------
+    kind : {"fail_open", "identity_disagrees", "identity_ambiguous", "not_duis"}
+    message : str
+        About the latest of them.
+    count : int
+        How many there have been since this gateway started, in this process.
+    """
+
+    kind: str
+    message: str
+    count: int
+
+
+@dataclass(slots=True)
+class Counts:
+    """What one gateway has noticed since it started, in this process. *Thread-safe.*
+
+    Attributes
+    ----------
+    fail_open : int
+        Requests admitted because the Mechanism, or `identify`, failed; 0 in a healthy system.
+    identity_disagrees : int
+        DUIS headers that name another User than the connection's; charged to the connection's.
+    identity_ambiguous : int
+        Connections that say in two ways who they are; charged to the unknown Users.
+    not_duis : int
+        Bodies without a readable DUIS header.
+    """
+
+    fail_open: int = 0
+    identity_disagrees: int = 0
+    identity_ambiguous: int = 0
+    not_duis: int = 0
+
+
+def checked_not_duis(value: NotDuis) -> NotDuis:
+    """Return it; raise ValueError if it is none of the three."""
+    if value not in ("charge", "pass", "refuse"):
+        raise ValueError(f"not_duis {value!r} must be 'charge', 'pass' or 'refuse'")
+    return value
+
+
+# One lock for what is rare; renewed in a child, where its holder may be a thread that was not forked.
+_lock = threading.Lock()
+
+
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
+class Gate(Protocol):
+    """What `Mechanism.gate` returns."""
+
+    def admit(self, srv: int) -> Decision: ...
+
+    def retry_after(self) -> float: ...
+
+
+class Desk:
+    """Decide on Service Requests by names, and keep count of what is not as it should be. *Thread-safe.*
+
+    Parameters
+    ----------
+    mechanism : Mechanism
+    rate_limit_fields : bool
+        Tell a throttled User its allocation in the RateLimit fields of the draft.
+    on_event : callable, optional
+        Gets each `GatewayEvent`, in the thread of a request: at most one a second and kind.
+    """
+
+    __slots__ = ("_gates", "_on_event", "_rate_limit_fields", "_srvs", "_told_at", "counts", "mechanism")
+
+    def __init__(
+        self,
+        mechanism: Mechanism,
+        *,
+        rate_limit_fields: bool = False,
+        on_event: Callable[[GatewayEvent], object] | None = None,
+    ) -> None:
+        self.mechanism = mechanism
+        self.counts = Counts()
+        self._rate_limit_fields = rate_limit_fields
+        self._on_event = on_event
+        self._gates: dict[str, Gate] = {}
+        self._srvs: dict[str, int] = {}
+        self._told_at = dict.fromkeys(_KINDS, -QUIET_S)
+
+    def decide(self, user_id: str, srv_code: str) -> float | None:
+        """Decide on one Service Request.
+
+        Returns
+        -------
+        float or None
+            Seconds until its retry slot, if it is throttled; None: it is admitted.
+        """
+        try:
+            gate = self._gates.get(user_id) or self._gate(user_id)
+            number = self._srvs.get(srv_code)
+            if gate.admit(self._number(srv_code) if number is None else number):
+                return None
+            return gate.retry_after()
+        except Exception as error:
+            self.fail_open(error)
+            return None
+
+    def connection(
+        self, identify: Identify, request: Mapping[str, Any]
+    ) -> tuple[str | None, str | None] | None:
+        """Return what the connection knows of User and SRV; None: it failed, and the request is admitted.
+
+        User or SRV is None where the DUIS header has to say.
+        """
+        try:
+            return identify(request)
+        except AmbiguousIdentityError as error:
+            self.note("identity_ambiguous", str(error))
+            return NOBODY, None
+        except Exception as error:
+            self.fail_open(error)
+            return None
+
+    def judge(self, user_id: str | None, header: Header) -> tuple[str, str]:
+        """Return whom to charge and for what, given the connection's User and the DUIS header."""
+        if user_id is None:
+            return header.user_id, header.srv_code
+        if header.user_id != user_id and self.mechanism.user(header.user_id) != self.mechanism.user(user_id):
+            self.note(
+                "identity_disagrees",
+                f"the connection belongs to {user_id[:64]!a}, the DUIS header names {header.user_id}; "
+                "charged to the connection's User",
+            )
+        return user_id, header.srv_code
+
+    def answer(self, wait_s: float, user_id: str, accept: str | None) -> answer.Answer:
+        """Return headers and body of the 503 of a throttled Service Request."""
+        headers, body = answer.throttled(wait_s, accept)
+        if self._rate_limit_fields:
+            config = self.mechanism.config
+            user = config.user_ids.get(user_id.upper(), user_id)
+            allocation = config.allocations.get(user, config.unknown_allocation)
+            headers += answer.rate_limit_fields(allocation, wait_s)
+        return headers, body
+
+    def fail_open(self, error: BaseException) -> None:
+        """Count and shout that a request is admitted because nobody could decide on it."""
+        self.note(
+            "fail_open",
+            f"nobody could decide ({type(error).__name__}: {error}): Service Requests are admitted UNPROTECTED",
+        )
+
+    def note(self, kind: str, message: str) -> None:
+        """Count an incident; log it and tell `on_event`, the first at once, then at most every second."""
+        with _lock:
+            count = getattr(self.counts, kind) + 1
+            setattr(self.counts, kind, count)
+            now = time.monotonic()
+            if now - self._told_at[kind] < QUIET_S:
+                return
+            self._told_at[kind] = now
+        _log.log(_KINDS[kind], "%s (%d so far): %s", kind, count, message)
+        if self._on_event is not None:
+            try:
+                self._on_event(GatewayEvent(kind, message, count))
+            except Exception:
+                _log.exception("on_event failed")
+
+    def _gate(self, user_id: str) -> Gate:
+        known = self.mechanism.user(user_id) != 0
+        name = user_id if known else UNKNOWN  # what is unknown today is asked for again each time
+        gate = self._gates.get(name)
+        if gate is None:
+            if len(self._gates) >= _MOST_GATES:
+                self._gates.clear()
+            gate = self._gates[name] = self.mechanism.gate(name if known else NOBODY)
+        return gate
+
+    def _number(self, srv_code: str) -> int:
+        number = self.mechanism.srv(srv_code)
+        if number:
+            self._srvs[srv_code] = number
+        return number
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a gateway belongs to one process: make it there")

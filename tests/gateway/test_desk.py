@@ -1,0 +1,107 @@
+"""What must be noticed: a Mechanism that cannot decide, identities that disagree; and memory stays constant."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+from gateway.drive import FLOODING, QUIET, active_mechanism, both, post, post_asgi, post_wsgi
+from gateway.messages import OTHER_USER, USER, compose
+from tmm_core import Config
+from tmm_core.gateway import asgi, desk, wsgi
+from tmm_core.gateway.identify import HttpHeader
+
+
+@both
+def test_where_the_mechanism_cannot_decide_the_request_is_admitted_counted_and_shouted_about(
+    door: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    mechanism = active_mechanism()
+    mechanism.close()
+    events: list[desk.GatewayEvent] = []
+    message = compose(user=OTHER_USER)
+    with caplog.at_level(logging.CRITICAL, "tmm_core.gateway"):
+        reply = post(door, mechanism, message, on_event=events.append)
+    assert (reply.status, reply.received) == (200, message)
+    assert [(event.kind, event.count) for event in events] == [("fail_open", 1)]
+    assert "UNPROTECTED" in caplog.text
+
+
+@both
+def test_a_failing_identify_admits_too(door: str) -> None:
+    events: list[desk.GatewayEvent] = []
+    reply = post(door, active_mechanism(), b"x", identify=lambda request: 1 / 0, on_event=events.append)
+    assert (reply.status, reply.received) == (200, b"x")
+    assert events[0].kind == "fail_open"
+
+
+@both
+def test_an_error_of_the_application_is_not_ours(door: str) -> None:
+    def wsgi_failing(environ: Any, start_response: Any) -> Any:
+        raise ZeroDivisionError
+
+    async def asgi_failing(scope: Any, receive: Any, send: Any) -> None:
+        raise ZeroDivisionError
+
+    headers = [("TMM-User", QUIET), ("TMM-SRV", "4.1.1")]
+    app: Any = wsgi_failing if door == "wsgi" else asgi_failing
+    module: Any = wsgi if door == "wsgi" else asgi
+    middleware = module.TrafficManagement(app, active_mechanism(), HttpHeader())
+    with pytest.raises(ZeroDivisionError):
+        (post_wsgi if door == "wsgi" else post_asgi)(middleware, [b""], headers)
+    assert middleware.counts.fail_open == 0
+
+
+def test_of_many_incidents_the_first_is_told_at_once_and_the_others_once_a_second(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = 1_000.0
+    monkeypatch.setattr(desk.time, "monotonic", lambda: now)
+    told: list[int] = []
+    front = desk.Desk(active_mechanism(), on_event=lambda event: told.append(event.count))
+    for _ in range(500):
+        front.note("not_duis", "no DUIS")
+    now += 0.999
+    front.note("not_duis", "no DUIS")
+    assert told == [1]
+    now += 0.001
+    front.note("not_duis", "no DUIS")
+    front.note("fail_open", "another kind has its own second")
+    assert told == [1, 502, 1]
+    assert (front.counts.not_duis, front.counts.fail_open) == (502, 1)
+
+
+def test_a_failing_on_event_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    reply = post("asgi", active_mechanism(), b"x", not_duis="pass", on_event=lambda event: 1 / 0)
+    assert reply.status == 200
+    assert "on_event failed" in caplog.text
+
+
+# --- names
+
+
+def test_ten_thousand_spellings_and_unknown_names_keep_memory_constant() -> None:
+    front = desk.Desk(active_mechanism())
+    for number in range(50_000):
+        spelling = "".join(c.lower() if number >> i & 1 else c for i, c in enumerate("90-B3-D5-1F"))
+        front.decide(spelling + USER[11:], f"99.{number}")
+        front.decide(f"unknown {number}", "4.1.1")
+    assert len(front._gates) <= 16_384
+    assert len(front._srvs) == 1
+
+
+def test_a_new_configuration_is_followed() -> None:
+    mechanism = active_mechanism()
+    front = desk.Desk(mechanism)
+    assert front.decide(USER, "4.1.1") is None
+    assert front.decide("newcomer", "4.1.1") is not None
+    users = {QUIET: 0.0, FLOODING: 0.0, "newcomer": 300.0}
+    settings: dict[str, Any] = {"sharing": "none", "hold_s": 3_600, "user_ids": {OTHER_USER: "newcomer"}}
+    mechanism.apply(Config(500, 400, allocations=users, **settings))
+    assert front.decide("newcomer", "4.1.1") is None
+    assert front.decide(OTHER_USER, "4.1.1") is None
+    assert front.decide(QUIET, "4.1.1") is not None
+    assert front.decide(USER, "4.1.1") is not None  # its identifier is nobody's now
+    assert front.counts.fail_open == 0
