@@ -14,11 +14,9 @@ from pathlib import Path
 
 from tmm_core.errors import ConfigError, Mistake
 from tmm_core.policy.toml_places import read_file
+from tmm_core.policy.validation import CATEGORIES, shown
 
 __all__ = ["CATEGORIES", "COLUMNS", "METER_KINDS", "Portfolio", "UserPortfolio"]
-
-CATEGORIES = ("large-supplier", "small-supplier", "electricity-network", "gas-network", "other")
-"""Party categories as the allocations file writes them."""
 
 METER_KINDS = (
     "electricity_credit",
@@ -40,9 +38,11 @@ MOST_REQUESTS = 1_000_000_000_000
 
 LONGEST_NAME = 100
 LARGEST_FILE = 64 << 20
+MOST_MISTAKES = 1000
 
 _EUI_64 = re.compile(r"[0-9A-F]{2}(-[0-9A-F]{2}){7}")
-_COUNT = re.compile(r"[0-9]{1,15}")
+_COUNT = re.compile(r"[0-9]+")
+_LONGEST_COUNT = 15  # digits
 _MONTH = re.compile(r"(2[0-9]{3})-(0[1-9]|1[0-2])")
 
 
@@ -140,7 +140,7 @@ class Portfolio:
             )
         users = reader.rows(data)
         if reader.mistakes:
-            raise ConfigError(reader.mistakes)
+            raise ConfigError(sorted(reader.mistakes, key=lambda each: (each.line or 0, each.column or 0)))
         return cls(month, tuple(users))
 
 
@@ -168,6 +168,9 @@ class _Reader:
             return []
         users = []
         for number, line in enumerate(lines[1:], start=2):
+            if len(self.mistakes) >= MOST_MISTAKES:  # a hostile file would fill the memory
+                self.wrong(f"{len(self.mistakes)} mistakes so far: not read any further", number)
+                break
             if not line:
                 self.wrong("an empty line, expected a User", number, 1)
             elif (cells := self._split(line, number)) is not None:
@@ -192,6 +195,8 @@ class _Reader:
                 column = len(raw[: error.start].decode("utf-8")) + 1
                 self.wrong(f"byte 0x{raw[error.start]:02x} is not UTF-8", number, column)
                 line = raw.decode("utf-8", "replace")
+                if len(self.mistakes) >= MOST_MISTAKES:
+                    return []
             lines.append(line.removesuffix("\r"))
         if lines[-1] == "":  # the line break at the end of the last line
             lines.pop()
@@ -209,11 +214,11 @@ class _Reader:
             return False
         column = 1
         for index in range(max(len(found), len(COLUMNS))):
-            is_name = found[index] if index < len(found) else None
+            found_name = found[index] if index < len(found) else None
             name = COLUMNS[index] if index < len(COLUMNS) else None
-            if is_name != name:
+            if found_name != name:
                 self.wrong(
-                    f"the header has {'nothing' if is_name is None else repr(is_name)}, expected "
+                    f"the header has {'nothing' if found_name is None else shown(found_name)}, expected "
                     f"{'nothing' if name is None else repr(name)} (the header is {','.join(COLUMNS)})",
                     1,
                     column,
@@ -281,13 +286,16 @@ class _Reader:
         column, name = cell
         wrong = _wrong_name(name)
         if wrong:
-            self.wrong(f"the User's name {name!r} {wrong}", line, column, "user")
+            self.wrong(f"the User's name {shown(name)} {wrong}", line, column, "user")
         # Names that a reader cannot tell apart are one name: they would be two Users by accident.
         key = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
         if key and key in self.names:
             first = self.names[key]
             self.wrong(
-                f"User {name!r} is already in line {first}, expected one line a User", line, column, "user"
+                f"User {shown(name)} is already in line {first}, expected one line a User",
+                line,
+                column,
+                "user",
             )
         self.names.setdefault(key, line)
         return name
@@ -299,7 +307,7 @@ class _Reader:
             at, user_id = column + match.start(), match.group().upper()
             if not _EUI_64.fullmatch(user_id):
                 self.wrong(
-                    f"{match.group()!r} is not an EUI-64, expected eight octets like "
+                    f"{shown(match.group())} is not an EUI-64, expected eight octets like "
                     "90-B3-D5-1F-30-01-00-00, several separated by spaces",
                     line,
                     at,
@@ -308,7 +316,9 @@ class _Reader:
                 continue
             if user_id in self.owners:
                 owner, first = self.owners[user_id]
-                self.wrong(f"{user_id} already belongs to {owner!r} in line {first}", line, at, "user_ids")
+                self.wrong(
+                    f"{user_id} already belongs to {shown(owner)} in line {first}", line, at, "user_ids"
+                )
             self.owners.setdefault(user_id, (user, line))
             found.append(user_id)
         return tuple(sorted(set(found)))
@@ -316,18 +326,18 @@ class _Reader:
     def _count(self, cell: Cell, line: int, field: str, most: int) -> int | None:
         column, text = cell
         if not _COUNT.fullmatch(text):
-            what = f"{text[:40]!r}" if text else "nothing"
+            what = shown(text) if text else "nothing"
             self.wrong(f"{field} is {what}, expected digits only, 0 to {most}", line, column, field)
             return None
-        count = int(text)
-        if count > most:
-            self.wrong(f"{field} {count} is absurd, expected at most {most}", line, column, field)
+        count = int(text) if len(text) <= _LONGEST_COUNT else None
+        if count is None or count > most:
+            self.wrong(f"{field} {text[:40]} is absurd, expected at most {most}", line, column, field)
             return None
         return count
 
 
 def _wrong_category(category: str) -> str:
-    return f"category {category!r} is unknown, expected one of {', '.join(CATEGORIES)}"
+    return f"category {shown(category)} is unknown, expected one of {', '.join(CATEGORIES)}"
 
 
 _NAME_RULES: tuple[tuple[Callable[[str], bool], str], ...] = (

@@ -1,0 +1,71 @@
+"""The allocation formula for 10,000 Users: it is to take less than a second, and to grow no worse than sorting."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from time import process_time
+from typing import Any
+
+from tmm_core import allocate
+from tmm_core.policy.parameters import Parameters
+from tmm_core.policy.portfolio import Portfolio, UserPortfolio
+from tmm_core.policy.validation import CATEGORIES
+
+EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "allocation" / "parameters.toml"
+
+
+def inputs(users: int) -> tuple[Portfolio, Parameters]:
+    """Return a portfolio of so many Users, a third of whom the minimum decides for."""
+    chance = random.Random(1)
+    rows = tuple(
+        UserPortfolio(
+            f"User {number}",
+            chance.choice(CATEGORIES),
+            (),
+            *(chance.randint(0, 10**6) if number % 3 else 0 for _ in range(5)),
+            forecast=chance.choice((None, chance.randint(0, 10**8))) if number % 3 else 1,
+            actual=chance.randint(0, 10**8) if number % 3 else None,
+        )
+        for number in range(users)
+    )
+    parameters = Parameters.load(EXAMPLE)
+    least = Fraction(1, 10)
+    return Portfolio("2026-12", rows), replace(parameters, guaranteed_minimum=least, minimum=least)
+
+
+def processor_time(users: int) -> float:
+    """Return the least of three processor times of one allocation, seconds."""
+    portfolio, parameters = inputs(users)
+    times = []
+    for _ in range(3):
+        began = process_time()
+        allocate(portfolio, parameters)
+        times.append(process_time() - began)
+    return min(times)
+
+
+def test_allocate_10000_users_quick(benchmark: Any) -> None:
+    """Included: weights, water-filling, rounding. Not included: reading the file."""
+    portfolio, parameters = inputs(10_000)
+    allocations = benchmark(allocate, portfolio, parameters)
+    assert allocations.total == allocations.distributable
+    # Ten times the Users, 13 times the comparisons of a sort: 40 would be growth by the square setting in.
+    growth = processor_time(10_000) / processor_time(1_000)
+    benchmark.extra_info["growth_10x"] = growth
+    assert growth < 40
+
+
+def test_read_portfolio_of_10000_users_quick(benchmark: Any) -> None:
+    """Included: decoding, every check of every cell."""
+    portfolio, _ = inputs(10_000)
+    text = "user,category,user_ids,electricity_credit,electricity_prepayment,gas_credit,gas_prepayment,other_devices,"
+    text += "forecast,actual\n"
+    for row in portfolio.users:
+        counts = (row.electricity_credit, row.electricity_prepayment, row.gas_credit, row.gas_prepayment)
+        requests = (row.other_devices, row.forecast, row.actual)
+        shown = ",".join("" if each is None else str(each) for each in (*counts, *requests))
+        text += f"{row.user},{row.category},,{shown}\n"
+    assert benchmark(Portfolio.read, text.encode(), "2026-12") == portfolio
