@@ -220,6 +220,8 @@ class Batch:
     throttle_records: list[ThrottleRecord] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)
     notifications: list[Notification] = field(default_factory=list)
+    letters: list[str] = field(default_factory=list)
+    activations: int = 0
     ended: bool = False
 
 

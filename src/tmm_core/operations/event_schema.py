@@ -6,7 +6,7 @@ __all__ = ["APPLICATION_ID", "FAULTS", "LOSSES", "NOTICES", "SCHEMA", "SCHEMA_VE
 
 #: ``PRAGMA application_id``: an SQLite file with another one is not an event log. "TMMe".
 APPLICATION_ID = 0x544D4D65
-#: ``PRAGMA user_version``. A log of a later one is refused; an earlier one is read as it is and never written.
+#: ``PRAGMA user_version``. A log of a later one is refused.
 SCHEMA_VERSION = 1
 
 #: Kinds of fault: a closed set, so that a report and a metric can list them.
@@ -59,8 +59,9 @@ CREATE TABLE sources (
     kind       TEXT NOT NULL CHECK (kind IN ('private', 'shared')),
     began_ms   INTEGER NOT NULL,
     last_ms    INTEGER NOT NULL,             -- last commit
-    ended_ms   INTEGER,                      -- NULL: still counting, or ended without a word
-    pid        INTEGER NOT NULL              -- of its last watcher
+    ended_ms   INTEGER,                      -- when its watcher said good-bye; NULL: it watches, or died
+    pid        INTEGER NOT NULL,             -- of its last watcher
+    activations INTEGER NOT NULL             -- the engine's count at the last commit
 ) STRICT;
 
 -- One row per transaction, numbered without a gap through all files of a host. from_ms to to_ms is the time
@@ -224,6 +225,9 @@ CREATE TABLE losses (
     last_ms  INTEGER NOT NULL,
     reason   TEXT NOT NULL
 ) STRICT;
+
+-- Letters of other processes that are in the log, so that none is taken in twice; the latest only.
+CREATE TABLE letters (name TEXT PRIMARY KEY, seq INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 
 CREATE TABLE notifications (
     event    TEXT NOT NULL,

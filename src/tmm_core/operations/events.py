@@ -25,6 +25,7 @@ from tmm_core.operations.event_schema import APPLICATION_ID, SCHEMA, SCHEMA_VERS
 __all__ = ["EventLog", "connect", "file_of", "files_of", "month_of"]
 
 _DAY = 86_400
+_LETTER_COMMITS = 1_000  # a letter is deleted right after its commit: no need to remember it for long
 _OUTCOMES = ("throttled", "spare", "within", "priority")
 _UNITS = tuple(f"{name}_units" for name in _OUTCOMES)
 
@@ -70,6 +71,11 @@ class EventLog:
         return file_of(self._path, self._month)
 
     @property
+    def month(self) -> str:
+        """The month of the file that is written now."""
+        return self._month
+
+    @property
     def seq(self) -> int:
         """Number of the last commit."""
         return self._seq
@@ -106,6 +112,19 @@ class EventLog:
         connection.row_factory = None
         return found
 
+    def activations(self, source_id: str) -> int:
+        """Return how many activations of a source the log knows of."""
+        row = (
+            self._open_connection()
+            .execute("SELECT activations FROM sources WHERE source_id = ?", (source_id,))
+            .fetchone()
+        )
+        return 0 if row is None else row[0]
+
+    def letters(self) -> set[str]:
+        """Return the letters of other processes that are in the log, the latest of them."""
+        return {row[0] for row in self._open_connection().execute("SELECT name FROM letters")}
+
     def last_configuration(self) -> str | None:
         """Return the version last put in force, or None."""
         row = (
@@ -137,7 +156,7 @@ class EventLog:
             It could not be written: disk full, locked, damaged. Nothing of it is in the log.
         """
         try:
-            month = month_of(batch.to_ms)
+            month = month_of(batch.from_ms)
             if month > self._month:
                 self._open(month)
             connection = self._open_connection()
@@ -280,10 +299,11 @@ class EventLog:
         given = batch.source
         ended = batch.to_ms if batch.ended else None
         connection.execute(
-            "INSERT INTO sources (source_id, kind, began_ms, last_ms, ended_ms, pid) VALUES (?, ?, ?, ?, ?, ?)"
+            "INSERT INTO sources (source_id, kind, began_ms, last_ms, ended_ms, pid, activations)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)"
             " ON CONFLICT (source_id) DO UPDATE SET last_ms = excluded.last_ms, ended_ms = excluded.ended_ms,"
-            " pid = excluded.pid",
-            (given.source_id, given.kind, given.began_ms, batch.to_ms, ended, given.pid),
+            " pid = excluded.pid, activations = excluded.activations",
+            (given.source_id, given.kind, given.began_ms, batch.to_ms, ended, given.pid, batch.activations),
         )
         row = connection.execute("SELECT source FROM sources WHERE source_id = ?", (given.source_id,))
         number: int = row.fetchone()[0]
@@ -405,6 +425,9 @@ class EventLog:
                 for r in batch.throttle_records
             ],
         )  # fmt: skip
+        connection.executemany("INSERT INTO letters VALUES (?, ?)", [(name, seq) for name in batch.letters])
+        if batch.letters:
+            connection.execute("DELETE FROM letters WHERE seq < ?", (seq - _LETTER_COMMITS,))
         connection.executemany(
             "INSERT INTO losses (seq, what, records, first_ms, last_ms, reason) VALUES (?, ?, ?, ?, ?, ?)",
             [(seq, x.what, x.records, x.first_ms, x.last_ms, x.reason) for x in batch.losses],
@@ -453,7 +476,7 @@ def _carry_on(old: sqlite3.Connection, new: sqlite3.Connection) -> None:
     # One source is watched at a time. Earlier ones have ended, with a word or without.
     live = (
         "source = (SELECT source FROM commits ORDER BY seq DESC LIMIT 1)"
-        " AND source IN (SELECT source FROM sources WHERE ended_ms IS NULL)"
+        " AND source IN (SELECT source FROM sources WHERE kind = 'shared' OR ended_ms IS NULL)"
     )
     open_event = f"ended_ms IS NULL AND {live}"
     events = f"SELECT event FROM traffic_management_events WHERE {open_event}"
@@ -461,6 +484,7 @@ def _carry_on(old: sqlite3.Connection, new: sqlite3.Connection) -> None:
         "users": "SELECT * FROM users",
         "srvs": "SELECT * FROM srvs",
         "sources": f"SELECT * FROM sources WHERE {live}",
+        "letters": "SELECT * FROM letters",
         "configurations": "SELECT * FROM configurations ORDER BY from_ms DESC, seq DESC LIMIT 1",
         "traffic_management_events": f"SELECT * FROM traffic_management_events WHERE {open_event}",
         "event_users": f"SELECT * FROM event_users WHERE event IN ({events})",
