@@ -6,16 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tmm_core.mechanism import Decision, Mechanism
+from tmm_core.mechanism import Mechanism
 from tmm_core.operations.drive import Drive
-from tmm_core.operations.figures import Panel, clock_label, elapsed_label, load_chart
-from tmm_core.operations.outcome import Outcome, Series
+from tmm_core.operations.figures import Panel, clock_label
+from tmm_core.operations.outcome import Outcome
+from tmm_core.operations.outcome_chart import outcome_chart
 from tmm_core.operations.outcome_files import OutcomeFiles
-from tmm_core.operations.terminal import number
-from tmm_core.operations.traffic import DAY_S, STEPS_PER_S, Day, demo_config
+from tmm_core.operations.terminal import duration
+from tmm_core.operations.traffic import DAY_S, Day, demo_config
 from tmm_core.policy.config import Config
 
-__all__ = ["Demo", "REQUESTS_PER_S", "outcome_chart", "run_demo", "time_of_day"]
+__all__ = ["REQUESTS_PER_S", "Demo", "run_demo", "time_of_day"]
 
 REQUESTS_PER_S = 10_000_000 / 3600
 """Service Requests in a mean second of the demonstration's day, about."""
@@ -23,11 +24,12 @@ REQUESTS_PER_S = 10_000_000 / 3600
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Demo:
-    """A finished demonstration: what was played, under which configuration, and what became of it."""
+    """A finished demonstration: what was played, under which configuration, what became of it, and where."""
 
     day: Day
     config: Config
     outcome: Outcome
+    files: tuple[Path, ...]
 
 
 def run_demo(
@@ -61,57 +63,18 @@ def run_demo(
         OutcomeFiles(folder, "demo", lambda second: time_of_day(day, second)) as files,
         Mechanism(config, start=0) as mechanism,
     ):
-        drive = Drive(mechanism, step_ns=1_000_000_000 // STEPS_PER_S, on_row=files.row)
+        drive = Drive(mechanism, on_row=files.row)
         for each in day.traffic(mechanism.user, mechanism.srv):
-            drive.feed(each.second, each.users, each.srvs, each.steps)
+            drive.feed(each)
             progress(each.second)
         outcome = drive.finish()
-        whole = Panel("The day (time of day)", outcome.series, clock_label, speed=day.speed)
         chart = outcome_chart(
-            f"tmm demo: a day at DSP peak volume, seed {seed}", outcome, config, whole,
+            outcome, config, Panel("The day (time of day)", outcome.series, clock_label, speed=day.speed),
+            f"tmm demo: a day of invented traffic played in {duration(day.seconds)}, seed {seed}",
             lambda second: f"from {time_of_day(day, second)}",
         )  # fmt: skip
         files.finish(outcome, config, chart)
-    return Demo(day, config, outcome)
-
-
-def outcome_chart(
-    title: str, outcome: Outcome, config: Config, whole: Panel, began: Callable[[float], str]
-) -> str:
-    """Draw the whole traffic, and the activation that throttled most, if there was one.
-
-    Parameters
-    ----------
-    title : str
-    outcome : Outcome
-    config : Config
-    whole : Panel
-        The first plot.
-    began : callable
-        Text for the beginning of the activation, from seconds since the start of the traffic.
-    """
-    panels = [whole]
-    closest: Series | None = outcome.closest
-    if closest is not None:
-        heading = f"The activation that throttled most, {began(outcome.closest_began_s)}"
-        panels.append(Panel(heading, closest, elapsed_label, zero=outcome.closest_began_s))
-    uniform = all(cost == 1 for cost in config.costs.values())
-    unit = "Service Requests per second" if uniform else "units per second"
-    highest = "" if whole.series.width == 1 else f"; highest of each {number(whole.series.width)} s"
-    description = (
-        f"Offered and admitted load against the operating threshold of {number(config.operating_threshold)} and the "
-        f"system capacity of {number(config.system_capacity)} {unit}. {number(outcome.requests)} Service Requests "
-        f"offered, {number(outcome.of(Decision.THROTTLED))} throttled, {number(outcome.activations)} activations. "
-        f"Highest second offered {number(outcome.offered.highest)}, admitted {number(outcome.admitted.highest)}."
-    )
-    return load_chart(
-        title,
-        description,
-        panels,
-        operating_threshold=config.operating_threshold,
-        system_capacity=config.system_capacity,
-        unit=unit + highest,
-    )
+    return Demo(day, config, outcome, files.paths)
 
 
 def time_of_day(day: Day, second: float) -> str:

@@ -13,9 +13,10 @@ from tmm_core.operations import terminal
 __all__ = ["add_parser", "run"]
 
 _EXAMPLES = """\
-The day has the published shape of smart-meter traffic at full roll-out, an ordinary daily-read peak, one runaway
-User and a burst of freak weather. It is played faster than it would last, at the rates per second it would have;
---requests 240000000 plays all 24 hours. Throttled requests are not sent again. All Users are invented.
+The day has the published shape of smart-meter traffic at full roll-out: an ordinary daily-read peak, one
+runaway User, and a burst of freak weather. It is played faster than it would last, at the rates per second
+of a real day; --requests 240000000 plays all 24 hours. Throttled requests are not sent again. All Users are
+invented.
 
 examples:
   tmm demo                          about ten million Service Requests, files in ./tmm-demo
@@ -31,8 +32,9 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "demo",
         help="play a day of traffic at DSP peak volume through the engine",
-        description="Play a day of invented traffic at DSP peak volume (20,000 Service Requests per second and "
-        "more) through the real engine on a simulated clock, and show what it throttles, for whom and why.",
+        description="Play a day of invented traffic at DSP peak volume (20,000 Service Requests per "
+        "second and more) through the real engine on a simulated clock, and show what it "
+        "throttles, and for whom.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -79,18 +81,21 @@ def run(args: argparse.Namespace) -> int:
     paint = terminal.Paint.of(sys.stdout)
     number, duration = terminal.number, terminal.duration
     print(paint.bold("tmm demo: a day of traffic at DSP peak volume, decided by the engine"))
-    print(
-        f"  {number(outcome.requests)} Service Requests from {len(demo.config.users)} invented Users and one unknown "
-        f"identifier; seed {day.seed}."
-    )
-    if day.seconds == 86_400:
-        print("  24 h of traffic on a simulated clock. Throttled requests are not sent again.")
-    else:
-        print(
-            f"  24 h played in {duration(day.seconds)} of a simulated clock: rates per second are those of the day, "
-            f"and what would\n  last an hour lasts {duration(3600 / day.speed)}, events and backlogs too. "
-            "Throttled requests are not sent again."
+    pace = "24 h of traffic on a simulated clock."
+    if day.speed > 1:
+        pace = (
+            f"24 h are played in {duration(day.seconds)} of a simulated clock: rates per second are "
+            "those of the day; "
+            f"what would last an hour lasts {duration(3600 / day.speed)}, and so events, backlogs and "
+            "waits are "
+            f"{number(round(day.speed, 1))} times shorter than they would be."
         )
+    for line in terminal.paragraph(
+        f"{number(outcome.requests)} Service Requests from {len(demo.config.users)} invented Users and "
+        "one unknown "
+        f"identifier, seed {day.seed}. {pace} Throttled requests are not sent again."
+    ):
+        print(line)
     print()
 
     def clock(second: float) -> str:
@@ -99,13 +104,8 @@ def run(args: argparse.Namespace) -> int:
     for line in summary_lines(outcome, demo.config, paint, clock, all_users=args.all_users):
         print(line)
     print()
-    print(
-        f"  Decided at {number(round(outcome.requests / outcome.decided_s, -5) / 1e6)} million Service Requests per "
-        f"second, in steps of 5 ms from Python; {took_s:.1f} s in all\n"
-        "  (this run on this machine; 'make bench' measures properly)."
-    )
-    names = ("demo.csv", "users.csv", "demo.svg")
-    print("  Written: " + ", ".join(terminal.plain(str(args.out / name), 200) for name in names))
+    for line in terminal.finished(outcome.requests, outcome.decided_s, took_s, demo.files):
+        print(line)
     return 0
 
 

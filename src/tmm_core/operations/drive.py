@@ -1,7 +1,7 @@
 """Drive the Mechanism through past or invented traffic on a simulated clock, and tally what it decides.
 
-`Drive` is fed instants of Service Requests in order of time; it keeps one row for each second, totals for each
-User, every traffic management event, and what the DSP would have had waiting with and without the Mechanism.
+`Drive` is fed Service Requests in order of time. It keeps one row for each second, totals for each User,
+every traffic management event, and what the DSP would have had waiting with and without the Mechanism.
 Memory does not grow with the length of the traffic.
 """
 
@@ -18,12 +18,35 @@ import numpy as np
 from tmm_core.mechanism import Decision, Mechanism
 from tmm_core.operations.outcome import Event, Outcome, Queue, Row, Series
 
-__all__ = ["NS", "Drive"]
+__all__ = ["NS", "STEP_NS", "Drive", "TrafficSecond"]
 
 NS = 1_000_000_000
+STEP_NS = 5_000_000
+"""Service Requests of the same 5 ms are decided at one instant, unless a `Drive` is told otherwise."""
 _IDLE_TICK_NS = NS // 10
 _MAX_EVENTS = 10_000
+_LEVEL = 65_536  # what the engine's `state` counts the level in
 _AROUND_S = 20  # seconds shown before and after the closest activation
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrafficSecond:
+    """The Service Requests of one second, in the order of their time.
+
+    Attributes
+    ----------
+    second : int
+        Since the start of the traffic.
+    users : ndarray of uint32, shape (n,)
+    srvs : ndarray of uint16, shape (n,)
+    steps : ndarray of int64, shape (n,)
+        Rising; number of the instant (step) within the second.
+    """
+
+    second: int
+    users: np.ndarray[Any, np.dtype[np.uint32]]
+    srvs: np.ndarray[Any, np.dtype[np.uint16]]
+    steps: np.ndarray[Any, np.dtype[np.int64]]
 
 
 @dataclass(slots=True)
@@ -42,17 +65,25 @@ class Drive:
     Parameters
     ----------
     mechanism : Mechanism
-        Made with ``start=0``; nobody else may use it.
+        Made with ``start=0``; nobody else may use it. Its mode is ``enforce``: ``observe`` does not tell the
+        throttled requests apart.
     step_ns : int
         Service Requests of the same step are decided at one instant, its beginning; divides one second.
     on_row : callable, optional
         Gets each `Row` as soon as its second is over.
+
+    Raises
+    ------
+    ValueError
+        The mode is not ``enforce``.
     """
 
     def __init__(
-        self, mechanism: Mechanism, *, step_ns: int = 5_000_000, on_row: Callable[[Row], None] | None = None
+        self, mechanism: Mechanism, *, step_ns: int = STEP_NS, on_row: Callable[[Row], None] | None = None
     ) -> None:
         config = mechanism.config
+        if config.mode != "enforce":
+            raise ValueError(f"mode {config.mode!r} must be 'enforce': another one hides what is throttled")
         snapshot = mechanism.snapshot()
         self._mechanism = mechanism
         self._step_ns = step_ns
@@ -70,7 +101,10 @@ class Drive:
         self._open: Event | None = None
         self._touched: Event | None = None  # the event that was open at any time of this second
         self._active = False
+        self._level = 0
         self._activations = 0
+        # A second may then hold more than one beginning and end: look at every instant.
+        self._look_closely = config.hold_s < 1
         self._series = Series(0)
         self._near: Near | None = None
         self._closest: Near | None = None
@@ -82,28 +116,27 @@ class Drive:
         self._open_units = [0, 0]
         self._decided_s = 0.0
 
-    def feed(
-        self,
-        second: int,
-        users: np.ndarray[Any, np.dtype[np.uint32]],
-        srvs: np.ndarray[Any, np.dtype[np.uint16]],
-        steps: np.ndarray[Any, np.dtype[np.int64]],
-    ) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    def feed(self, traffic: TrafficSecond) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """Decide on Service Requests of one second; a second may come in several parts.
 
         Parameters
         ----------
-        second : int
-            Since the start; not before the last one fed.
-        users, srvs : ndarray, shape (n,)
-        steps : ndarray of int64, shape (n,)
-            Rising; number of the step within the second.
+        traffic : TrafficSecond
+            Of the second fed last or of a later one.
 
         Returns
         -------
         ndarray of uint8, shape (n,)
             `Decision` numbers.
+
+        Raises
+        ------
+        ValueError
+            The second is before the one fed last.
         """
+        second, users, srvs, steps = traffic.second, traffic.users, traffic.srvs, traffic.steps
+        if second < self._second:
+            raise ValueError(f"second {second} is before second {self._second}, which was fed already")
         if second != self._second:
             self._close_second()
             self._pass_idle(second)
@@ -121,6 +154,8 @@ class Drive:
                 self._tick_until(now)
             self._now = now
             admit_many(users[start:end], srvs[start:end], out=out[start:end], now=now)
+            if self._look_closely:
+                self._observe(now)
         self._decided_s += perf_counter() - began
         self._tally(users, srvs, out)
         return out
@@ -189,13 +224,15 @@ class Drive:
         self._open_units = [0, 0]
 
     def _write(self, second: int, counts: tuple[int, int, int, int]) -> None:
-        level = self._mechanism.snapshot().level if self._active else None
+        level = 1 + self._level / _LEVEL if self._active else None
         event, self._touched = self._touched, self._open
-        row = Row(second, counts, *self._open_units, event is not None, level, self._offered.backlog)
+        offered, admitted = self._open_units
+        row = Row(second, counts, offered, admitted, event is not None, level, self._offered.backlog)
         if event is not None:
             event.throttled += row.counts[Decision.THROTTLED]
             event.highest_offered = max(event.highest_offered, row.offered_units)
-            event.highest_admitted = max(event.highest_admitted, row.admitted_units)
+            if event.began_s < second:  # before it began nothing was throttled
+                event.highest_admitted = max(event.highest_admitted, row.admitted_units)
         self._last_row = second
         self._series.add(row)
         self._follow(row, event)
@@ -204,9 +241,12 @@ class Drive:
 
     def _follow(self, row: Row, event: Event | None) -> None:
         """Keep the seconds around the activation that throttles most."""
+        if self._near is not None and row.second > self._near.active_until + _AROUND_S:
+            self._keep_nearest()
         if event is not None and self._near is None:
-            self._near = Near(Series(self._lately[0].second if self._lately else row.second), event.began_s)
-            for each in self._lately:
+            before = [each for each in self._lately if each.second >= row.second - _AROUND_S]
+            self._near = Near(Series(before[0].second if before else row.second), event.began_s)
+            for each in before:
                 self._near.series.add(each)
         self._lately.append(row)
         if self._near is not None:
@@ -214,8 +254,6 @@ class Drive:
             self._near.throttled += row.counts[Decision.THROTTLED]
             if event is not None:
                 self._near.active_until = row.second
-            elif row.second > self._near.active_until + _AROUND_S:
-                self._keep_nearest()
 
     def _keep_nearest(self) -> None:
         near, self._near = self._near, None
@@ -236,6 +274,7 @@ class Drive:
             if len(self._events) < _MAX_EVENTS:
                 self._events.append(self._open)
         self._active = bool(state["active"])
+        self._level = state["level"]
         if not self._active and self._open is not None:
             self._open.ended_s = changed_s
             self._open = None

@@ -1,25 +1,30 @@
-"""Charts as SVG text: small, readable at 375 px, without script or network, and the same bytes for the same figures.
+"""Charts as SVG text: small, readable at 375 px, no script, no network, the same bytes for the same figures.
 
-Offered and admitted load are told apart by dash and weight as well as by colour; every chart carries a title
-and a description for who does not see it, and the CSV beside it holds all its figures.
+The title says the finding, the lines are named where they are, and offered and admitted load are told apart
+by dash and weight as well as by colour. Every chart carries a title and a description for who does not see
+it; the CSV beside it holds its figures. Nothing but the standard library is needed.
 """
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
 from tmm_core.operations.outcome import Series
+from tmm_core.policy.validation import HIDDEN
 
 __all__ = ["Panel", "clock_label", "elapsed_label", "load_chart"]
 
-_WIDTH = 560
-_LEFT, _RIGHT = 66, 14
-_PLOT_HEIGHT = 190
-_HEADING, _AXIS, _LEGEND = 34, 36, 76
+_WIDTH = 540
+_LEFT, _RIGHT = 68, 16
+_PLOT_HEIGHT = 200
+_HEADING, _AXIS = 36, 40
+_TITLE_CHARS, _TEXT_CHARS = 50, 62  # that fit into the width
 # Okabe and Ito: told apart by who does not tell red from green, and in grey.
 _OFFERED, _ADMITTED, _ACTIVE, _LINE, _INK = "#D55E00", "#0072B2", "#F0E442", "#444444", "#1A1A1A"
+_HALO = 'stroke="#FFFFFF" stroke-width="4" stroke-linejoin="round" paint-order="stroke"'
 _STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400)
 _MOST_TICKS = 5
 
@@ -66,63 +71,86 @@ def load_chart(
     *,
     operating_threshold: float,
     system_capacity: float,
+    subtitle: str = "",
     unit: str = "Service Requests per second",
+    name: str = "load",
 ) -> str:
     """Draw offered against admitted load, with operating threshold, system capacity and active periods.
 
     Parameters
     ----------
     title, description : str
-        Read out by screen readers; the title is shown as well.
+        Read out by screen readers; the title is shown as well, and should say the finding.
     panels : sequence of Panel
         Drawn below each other.
     operating_threshold, system_capacity : float
         Units per second.
+    subtitle : str
+        What was measured, and when.
     unit : str
         What the vertical axis counts.
+    name : str
+        Prefix of the identifiers inside: one of its own for each chart of a page.
 
     Returns
     -------
     str
         A whole SVG document.
     """
-    height = _LEGEND + len(panels) * (_HEADING + _PLOT_HEIGHT + _AXIS) + 8
-    parts = [
+    head, y = [], 8
+    for text, size, weight, chars in ((title, 18, 700, _TITLE_CHARS), (subtitle, 14, 400, _TEXT_CHARS)):
+        for line in textwrap.wrap(_clean(text), chars):
+            y += size + 5
+            head.append(
+                f'<text x="16" y="{y}" font-size="{size}" font-weight="{weight}">{escape(line)}</text>'
+            )
+    head += _key(y + 26, unit)
+    top = y + 40
+    height = top + len(panels) * (_HEADING + _PLOT_HEIGHT + _AXIS) + 6
+    font = "system-ui, -apple-system, Segoe UI, Roboto, sans-serif"
+    svg = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img" '
-        f'aria-labelledby="title description" font-family="system-ui, -apple-system, Segoe UI, Roboto, sans-serif" '
-        f'font-size="15" fill="{_INK}">',
-        f'<title id="title">{escape(title)}</title>',
-        f'<desc id="description">{escape(description)}</desc>',
+        f'aria-labelledby="{name}-title {name}-description" font-family="{font}" font-size="15" '
+        f'fill="{_INK}">'
+    )
+    parts = [
+        svg,
+        f'<title id="{name}-title">{_safe(title)}</title>',
+        f'<desc id="{name}-description">{_safe(description)}</desc>',
         f'<rect width="{_WIDTH}" height="{height}" fill="#FFFFFF"/>',
-        f'<text x="{_LEFT}" y="22" font-size="17" font-weight="600">{escape(title)}</text>',
-        *_legend(unit),
+        *head,
     ]
-    top = _LEGEND
     for panel in panels:
         parts += _panel(panel, top + _HEADING, operating_threshold, system_capacity)
         top += _HEADING + _PLOT_HEIGHT + _AXIS
     return "\n".join([*parts, "</svg>", ""])
 
 
-def _legend(unit: str) -> list[str]:
-    y = 44
-    parts = [
-        f'<line x1="{_LEFT}" y1="{y - 5}" x2="{_LEFT + 26}" y2="{y - 5}" stroke="{_OFFERED}" stroke-width="2" '
-        f'stroke-dasharray="5 2"/><text x="{_LEFT + 32}" y="{y}">offered</text>',
-        f'<line x1="{_LEFT + 106}" y1="{y - 5}" x2="{_LEFT + 132}" y2="{y - 5}" stroke="{_ADMITTED}" '
-        f'stroke-width="3"/><text x="{_LEFT + 138}" y="{y}">admitted</text>',
-        f'<rect x="{_LEFT + 220}" y="{y - 13}" width="26" height="16" fill="{_ACTIVE}" fill-opacity="0.45" '
-        f'stroke="{_LINE}" stroke-width="0.5"/><text x="{_LEFT + 252}" y="{y}">Mechanism active</text>',
-        f'<text x="{_LEFT}" y="{y + 22}">{escape(unit)}</text>',
+def _clean(text: str) -> str:
+    """Return text without what XML forbids or what changes how a line reads."""
+    return HIDDEN.sub("\ufffd", text)
+
+
+def _safe(text: str) -> str:
+    return escape(_clean(text))
+
+
+def _key(y: int, unit: str) -> list[str]:
+    """Name the unit and the shading; the lines are named in the plot."""
+    x = _WIDTH - _RIGHT - 156
+    shade = f'fill="{_ACTIVE}" fill-opacity="0.4" stroke="{_LINE}" stroke-width="0.5"'
+    return [
+        f'<text x="16" y="{y}" font-size="14">{_safe(unit)}</text>',
+        f'<rect x="{x}" y="{y - 12}" width="24" height="15" {shade}/>',
+        f'<text x="{x + 31}" y="{y}" font-size="14">Mechanism active</text>',
     ]
-    return parts
 
 
 def _panel(panel: Panel, top: int, threshold: float, capacity: float) -> list[str]:
     series = panel.series
     bottom, plot_width = top + _PLOT_HEIGHT, _WIDTH - _LEFT - _RIGHT
     end = series.first + max(1, len(series.offered)) * series.width
-    highest = max([capacity, threshold, *series.offered]) * 1.02
+    highest = max([capacity, threshold, *series.offered]) * 1.13  # room for a label above the highest
     step_y = _round_step(highest / 4)
 
     def x_of(second: float) -> str:
@@ -131,43 +159,98 @@ def _panel(panel: Panel, top: int, threshold: float, capacity: float) -> list[st
     def y_of(load: float) -> str:
         return _short(bottom - load / highest * _PLOT_HEIGHT)
 
-    parts = [f'<text x="{_LEFT}" y="{top - 12}" font-weight="600">{escape(panel.heading)}</text>']
+    parts = [f'<text x="16" y="{top - 13}" font-weight="600">{_safe(panel.heading)}</text>']
     for began, ended in _periods(series):
         left, right = x_of(began), x_of(ended)
         width = _short(max(1.5, float(right) - float(left)))  # a second of a month must still be seen
         parts.append(
-            f'<rect x="{left}" y="{top}" width="{width}" height="{_PLOT_HEIGHT}" fill="{_ACTIVE}" fill-opacity="0.45"/>'
+            f'<rect x="{left}" y="{top}" width="{width}" height="{_PLOT_HEIGHT}" fill="{_ACTIVE}" '
+            'fill-opacity="0.4"/>'
         )
     mark = 0.0
     while mark <= highest:
         parts.append(
-            f'<line x1="{_LEFT}" y1="{y_of(mark)}" x2="{_WIDTH - _RIGHT}" y2="{y_of(mark)}" stroke="#DDDDDD"/>'
-            f'<text x="{_LEFT - 6}" y="{y_of(mark)}" dy="5" text-anchor="end">{_load_text(mark, step_y)}</text>'
+            f'<line x1="{_LEFT}" y1="{y_of(mark)}" x2="{_WIDTH - _RIGHT}" y2="{y_of(mark)}" '
+            'stroke="#DDDDDD"/>'
+            f'<text x="{_LEFT - 7}" y="{y_of(mark)}" dy="5" '
+            f'text-anchor="end">{_load_text(mark, step_y)}</text>'
         )
         mark += step_y
     parts += _ticks(panel, end, x_of, bottom)
     middles = [x_of(series.first + (place + 0.5) * series.width) for place in range(len(series.offered))]
     for loads, colour, style in (
-        (series.offered, _OFFERED, 'stroke-width="1.6" stroke-dasharray="5 2"'),
-        (series.admitted, _ADMITTED, 'stroke-width="2.2"'),
+        (series.offered, _OFFERED, 'stroke-width="1.8" stroke-dasharray="5 2"'),
+        (series.admitted, _ADMITTED, 'stroke-width="2.4"'),
     ):
         points = " ".join(f"{x},{y_of(load)}" for x, load in zip(middles, loads, strict=True))
         if points:
             parts.append(
                 f'<polyline points="{points}" fill="none" stroke="{colour}" {style} stroke-linejoin="round"/>'
             )
-    for level, name, dash in (
-        (threshold, "operating threshold", "9 4"),
-        (capacity, "system capacity", "2 3"),
-    ):
-        below = level == threshold and (capacity - threshold) / highest * _PLOT_HEIGHT < 20
+    for level, dash in ((threshold, "9 4"), (capacity, "2 3")):
         parts.append(
-            f'<line x1="{_LEFT}" y1="{y_of(level)}" x2="{_WIDTH - _RIGHT}" y2="{y_of(level)}" stroke="{_LINE}" '
+            f'<line x1="{_LEFT}" y1="{y_of(level)}" x2="{_WIDTH - _RIGHT}" y2="{y_of(level)}" '
+            f'stroke="{_LINE}" '
             f'stroke-width="1.4" stroke-dasharray="{dash}"/>'
-            f'<text x="{_WIDTH - _RIGHT - 4}" y="{y_of(level)}" dy="{15 if below else -5}" text-anchor="end" '
-            f'stroke="#FFFFFF" stroke-width="3" paint-order="stroke">{name} {_load_text(level, level % 1 or 1)}</text>'
         )
+    return parts + _labels(series, threshold, capacity, x_of, y_of)
+
+
+def _labels(
+    series: Series,
+    threshold: float,
+    capacity: float,
+    x_of: Callable[[float], str],
+    y_of: Callable[[float], str],
+) -> list[str]:
+    """Name the lines where they are: the levels where the load is low, the loads where they differ most."""
+    parts = []
+    gaps = [offered - admitted for offered, admitted in zip(series.offered, series.admitted, strict=True)]
+    anchor, x = _free_side(series, threshold)
+    for level, name in ((threshold, "operating threshold"), (capacity, "system capacity")):
+        below = level == threshold and float(y_of(threshold)) - float(y_of(capacity)) < 20
+        parts.append(
+            f'<text x="{x}" y="{y_of(level)}" dy="{16 if below else -5}" text-anchor="{anchor}" '
+            'font-size="14" '
+            f"{_HALO}>{name} {_load_text(level, level % 1 or 1)}</text>"
+        )
+    if not series.offered or not max(series.offered):
+        return parts
+    peak = series.offered.index(max(series.offered))
+    throttled = max(gaps) > 0
+    words = "offered" if throttled else "offered, all admitted"
+    at = x_of(series.first + (peak + 0.5) * series.width)
+    colour = _OFFERED if throttled else _ADMITTED
+    text = f"{words}: {_load_text(series.offered[peak], 1)} at most"
+    parts.append(_name(at, y_of(series.offered[peak]), -8, colour, text))
+    if throttled:
+        widest = gaps.index(max(gaps))
+        at = x_of(series.first + (widest + 0.5) * series.width)
+        parts.append(_name(at, y_of(series.admitted[widest]), 21, _ADMITTED, "admitted"))
     return parts
+
+
+def _name(x: str, y: str, dy: int, colour: str, text: str) -> str:
+    """Return a line's name beside a point of it, inside the picture."""
+    half = len(text) * 3.9
+    middle = min(max(float(x), _LEFT + half + 4), _WIDTH - _RIGHT - half)
+    return (
+        f'<text x="{_short(middle)}" y="{y}" dy="{dy}" text-anchor="middle" font-weight="600" '
+        f'fill="{colour}" '
+        f"{_HALO}>{text}</text>"
+    )
+
+
+def _free_side(series: Series, threshold: float) -> tuple[str, int]:
+    """Return where the names of the levels hide least: text anchor and x."""
+    n = len(series.offered)
+    thirds = {
+        ("start", _LEFT + 6): series.offered[: n * 9 // 20],
+        ("middle", (_LEFT + _WIDTH - _RIGHT) // 2): series.offered[n * 11 // 40 : n * 29 // 40],
+        ("end", _WIDTH - _RIGHT - 4): series.offered[n - n * 9 // 20 :],
+    }
+    near = 0.9 * threshold
+    return min(thirds, key=lambda place: sum(load > near for load in thirds[place]))
 
 
 def _ticks(panel: Panel, end: int, x_of: Callable[[float], str], bottom: int) -> list[str]:
@@ -185,7 +268,7 @@ def _ticks(panel: Panel, end: int, x_of: Callable[[float], str], bottom: int) ->
         anchor = "end" if float(x) > _WIDTH - 34 else "middle"
         parts.append(
             f'<line x1="{x}" y1="{bottom}" x2="{x}" y2="{bottom + 5}" stroke="{_INK}"/>'
-            f'<text x="{x}" y="{bottom + 21}" text-anchor="{anchor}">{escape(panel.label(mark))}</text>'
+            f'<text x="{x}" y="{bottom + 21}" text-anchor="{anchor}">{_safe(panel.label(mark))}</text>'
         )
         mark += step
     return parts

@@ -1,4 +1,4 @@
-"""What became of the traffic: second by second, by User, by traffic management event, and in the DSP's queue."""
+"""What became of the traffic: by second, by User, by traffic management event, and in the DSP's queue."""
 
 from __future__ import annotations
 
@@ -50,7 +50,19 @@ class Row:
 
 @dataclass(slots=True)
 class Event:
-    """One traffic management event. Times are in seconds since the start of the traffic."""
+    """One traffic management event.
+
+    Attributes
+    ----------
+    began_s, ended_s : float
+        Seconds since the start of the traffic; `ended_s` is None while it lasts.
+    throttled : int
+        Service Requests.
+    highest_offered : int
+        Units in its highest second.
+    highest_admitted : int
+        Units in its highest second, the second in which it began left out.
+    """
 
     began_s: float
     ended_s: float | None = None
@@ -61,7 +73,20 @@ class Event:
 
 @dataclass(slots=True)
 class Queue:
-    """Load of a DSP of the given capacity, second by second (units, units per second)."""
+    """Load of a DSP, second by second: a queue that works off `capacity` units a second.
+
+    Attributes
+    ----------
+    capacity, threshold : float
+        Units per second.
+    highest, highest_second : int
+        Units of the highest second, and which it was.
+    seconds_above_threshold, seconds_above_capacity : int
+    backlog, highest_backlog : float
+        Units waiting at the end of the last second, and of the worst.
+    seconds_with_backlog : int
+        Seconds at whose end something was waiting.
+    """
 
     capacity: float
     threshold: float
@@ -82,7 +107,8 @@ class Queue:
     def add(self, second: int, units: int, idle_s: int) -> None:
         """Add the units of one second, after `idle_s` seconds without any."""
         if idle_s and self.backlog:
-            self.seconds_with_backlog += min(idle_s, int(-(-self.backlog // self.capacity)))
+            # Of the idle seconds, those at whose end something is still waiting.
+            self.seconds_with_backlog += min(idle_s, int(-(-self.backlog // self.capacity)) - 1)
             self.backlog = max(0.0, self.backlog - idle_s * self.capacity)
         self.backlog = max(0.0, self.backlog + units - self.capacity)
         self.seconds_with_backlog += self.backlog > 0
@@ -179,3 +205,8 @@ class Outcome:
     def of(self, decision: Decision) -> int:
         """Service Requests with this outcome, all Users together."""
         return int(self.counts[:, decision].sum())
+
+    @property
+    def highest_while_active(self) -> int:
+        """Units admitted in the highest second of any event that had begun by then; 0 without one."""
+        return max((event.highest_admitted for event in self.events), default=0)

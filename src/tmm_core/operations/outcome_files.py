@@ -1,6 +1,7 @@
 """The files of `tmm demo` and `tmm replay`: a row per second, a row per User, a chart.
 
-Written beside their names first and moved into place when all is done: an interrupted run leaves no half file.
+Written beside their names first and moved into place when all is done: an interrupted run leaves no half
+file that could be taken for a whole one.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ SECONDS_HEADER = (
     "offered_units", "admitted_units", "active", "level", "backlog_without_units",
 )  # fmt: skip
 USERS_HEADER = (
-    "user", "category", "allocation", "offered", "admitted", "priority", "within_allocation", "spare_capacity",
-    "throttled", "seconds_throttled", "highest_offered_second",
+    "user", "category", "allocation", "offered", "admitted", "priority", "within_allocation",
+    "spare_capacity", "throttled", "seconds_throttled", "highest_offered_second",
 )  # fmt: skip
 
 
@@ -66,12 +67,17 @@ class OutcomeFiles:
         self._done: list[Path] = []
         self._stack = ExitStack()
         folder.mkdir(parents=True, exist_ok=True)
-        for path in (self.seconds, self.users, self.chart):
+        for path in self.paths:
             if any(path.exists() and kept.exists() and path.samefile(kept) for kept in keep):
                 raise TMMError(f"{path} was read, and would be overwritten: choose another folder with --out")
         self._file = self._open(self.seconds)
         self._rows = csv.writer(self._file, lineterminator="\n")
         self._rows.writerow(SECONDS_HEADER)
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files, in place after `finish`."""
+        return self.seconds, self.users, self.chart
 
     def row(self, row: Row) -> None:
         """Write one second."""
@@ -79,8 +85,8 @@ class OutcomeFiles:
         self._rows.writerow(
             (
                 self._time_of(row.second), row.second, row.offered, row.admitted, counts[Decision.PRIORITY],
-                counts[Decision.WITHIN_ALLOCATION], counts[Decision.SPARE_CAPACITY], counts[Decision.THROTTLED],
-                row.offered_units, row.admitted_units, int(row.active),
+                counts[Decision.WITHIN_ALLOCATION], counts[Decision.SPARE_CAPACITY],
+                counts[Decision.THROTTLED], row.offered_units, row.admitted_units, int(row.active),
                 "" if row.level is None else f"{row.level:.4f}", f"{row.backlog_without:.0f}",
             )
         )  # fmt: skip
@@ -110,9 +116,9 @@ class OutcomeFiles:
         self._done.clear()
 
     def _open(self, path: Path) -> TextIO:
-        file = open(_part(path), "w", encoding="utf-8", newline="")
+        file = self._stack.enter_context(_part(path).open("w", encoding="utf-8", newline=""))
         self._done.append(path)
-        return self._stack.enter_context(file)
+        return file
 
     def __enter__(self) -> OutcomeFiles:
         return self

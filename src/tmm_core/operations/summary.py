@@ -8,12 +8,12 @@ from typing import Any
 from tmm_core.mechanism import Decision
 from tmm_core.operations import terminal
 from tmm_core.operations.outcome import Outcome, Queue
-from tmm_core.operations.terminal import Paint, duration, number, percent, plain
+from tmm_core.operations.terminal import Paint, duration, number, paragraph, percent, plain
 from tmm_core.policy.config import Config
 
 __all__ = ["summary", "summary_lines"]
 
-_MOST_USERS = 20
+_MOST_USERS = 12
 _MOST_EVENTS = 8
 _OUTCOMES = (Decision.PRIORITY, Decision.WITHIN_ALLOCATION, Decision.SPARE_CAPACITY, Decision.THROTTLED)
 
@@ -37,7 +37,7 @@ def summary(outcome: Outcome, config: Config) -> dict[str, Any]:
             "users": len(config.users),
         },
         "activations": outcome.activations,
-        "highest_admitted_second_while_active": _highest_while_active(outcome),
+        "highest_admitted_second_while_active": outcome.highest_while_active,
         "with_mechanism": _queue(outcome.admitted),
         "without_mechanism": _queue(outcome.offered),
         "events": [
@@ -116,9 +116,10 @@ def _users(outcome: Outcome, config: Config, paint: Paint, all_users: bool) -> I
     yield lines[0]
     for line, cells in zip(lines[1:], rows, strict=True):
         yield line if cells[-2] == "0" else paint.red(line)
-    yield paint.faint(
-        "  priority: on the priority list; within: inside the own allocation; spare: above it, admitted"
-    )
+    for line in paragraph(
+        "priority: on the priority list; within: inside the allocation; spare: above it, admitted"
+    ):
+        yield paint.faint(line)
 
 
 def _events(outcome: Outcome, paint: Paint, clock: Callable[[float], str]) -> Iterator[str]:
@@ -126,15 +127,15 @@ def _events(outcome: Outcome, paint: Paint, clock: Callable[[float], str]) -> It
     if not outcome.activations:
         yield "  The Mechanism was never active: nothing was throttled."
         return
+    rows = []
     for event in outcome.events[:_MOST_EVENTS]:
-        if event.ended_s is None:
-            lasted = f"still active at the end ({duration(max(0.0, outcome.seconds - event.began_s))})"
-        else:
-            lasted = f"active for {duration(event.ended_s - event.began_s)}"
-        yield (
-            f"  {clock(event.began_s)}  {lasted}; highest second offered {number(event.highest_offered)}, "
-            f"admitted {number(event.highest_admitted)}; {number(event.throttled)} throttled"
-        )
+        end = outcome.seconds if event.ended_s is None else event.ended_s
+        lasted = duration(max(0.0, end - event.began_s)) + (" (not over)" if event.ended_s is None else "")
+        figures = (event.highest_offered, event.highest_admitted, event.throttled)
+        rows.append([clock(event.began_s), lasted, *map(number, figures)])
+    yield from terminal.table(
+        ["began", "active for", "highest/s offered", "admitted", "throttled"], rows, paint
+    )
     if outcome.activations > _MOST_EVENTS:
         yield f"  and {number(outcome.activations - _MOST_EVENTS)} more"
 
@@ -151,11 +152,11 @@ def _load(outcome: Outcome, config: Config, paint: Paint, clock: Callable[[float
         rows.append(
             [
                 label,
-                f"{number(queue.highest)}/s",
+                number(queue.highest),
                 percent(queue.highest, capacity),
                 duration(queue.seconds_above_threshold),
                 duration(queue.seconds_above_capacity),
-                number(queue.highest_backlog),
+                number(round(queue.highest_backlog)),
                 duration(queue.longest_wait_s),
             ]
         )
@@ -171,26 +172,37 @@ def _load(outcome: Outcome, config: Config, paint: Paint, clock: Callable[[float
     if terminal.columns() < 104:
         head = ["", "highest", "of cap.", "over thr.", "over cap.", "backlog", "wait"]
     yield from terminal.table(head, rows, paint)
-    without = outcome.offered
-    if without.highest_backlog:
-        yield (
-            f"  Without the Mechanism a DSP of this capacity would have fallen {number(without.highest_backlog)} "
-            f"{unit} behind at {clock(without.highest_backlog_second)}, a wait of"
-        )
-        yield (
-            f"  {duration(without.longest_wait_s)} for every User's requests, urgent ones too; it would have had a "
-            f"backlog for {duration(without.seconds_with_backlog)}."
-        )
     if outcome.activations:
-        active = _highest_while_active(outcome)
-        yield (
-            f"  While the Mechanism was active the highest admitted second was {number(active)}, "
-            f"{percent(active, threshold)} of the operating threshold."
+        yield from paragraph(_while_active(outcome, threshold, clock))
+    yield from paragraph(_without(outcome.offered, unit, clock))
+
+
+def _while_active(outcome: Outcome, threshold: float, clock: Callable[[float], str]) -> str:
+    active, highest = outcome.highest_while_active, outcome.admitted
+    text = (
+        f"While the Mechanism was active, the highest admitted second was {number(active)}: "
+        f"{percent(active, threshold)} of the operating threshold."
+    )
+    if highest.highest > active:
+        text += (
+            f" The highest of all, {number(highest.highest)} at {clock(highest.highest_second)}, came "
+            "before or as "
+            "it became active."
         )
+    return text
 
 
-def _highest_while_active(outcome: Outcome) -> int:
-    return max((event.highest_admitted for event in outcome.events), default=0)
+def _without(queue: Queue, unit: str, clock: Callable[[float], str]) -> str:
+    if not queue.highest_backlog:
+        return "Without the Mechanism a DSP of this capacity would have kept up, second by second."
+    return (
+        "Without the Mechanism a DSP of this capacity would have been "
+        f"{number(round(queue.highest_backlog))} {unit} "
+        f"behind at {clock(queue.highest_backlog_second)}: a wait of {duration(queue.longest_wait_s)} "
+        "for every "
+        "User's requests, urgent ones too. It would have had a backlog for "
+        f"{duration(queue.seconds_with_backlog)}."
+    )
 
 
 def _allocation(config: Config, slot: int, user: str) -> float:

@@ -11,15 +11,30 @@ import json
 import os
 import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from tmm_core.policy.validation import HIDDEN
 
-__all__ = ["Paint", "Progress", "duration", "number", "percent", "plain", "print_json", "progress", "table"]
+__all__ = [
+    "Paint",
+    "Progress",
+    "columns",
+    "duration",
+    "finished",
+    "number",
+    "paragraph",
+    "percent",
+    "plain",
+    "print_json",
+    "progress",
+    "table",
+]
 
 _REDRAW_S = 0.1
 
@@ -37,7 +52,7 @@ def number(value: float) -> str:
 
 
 def percent(part: float, whole: float) -> str:
-    """Return a share, for example ``12.3 %``; a dash of nothing; never 0.0 of something or 100.0 of less than all."""
+    """Return a share, for example ``12.3 %``; a dash of nothing; never 0.0 of something, 100.0 of less."""
     if not whole:
         return "-"
     share = 100 * part / whole
@@ -50,16 +65,17 @@ def percent(part: float, whole: float) -> str:
 
 def duration(seconds: float) -> str:
     """Return a length of time, for example ``2 h 05 min`` or ``12.5 s``."""
-    if seconds < 120:
+    if 0 < seconds < 0.05:
+        return "<0.1 s"
+    if seconds < 119.95:
         return f"{number(round(seconds, 1))} s"
-    if seconds < 7200:
-        return f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
-    hours = int(seconds // 3600)
-    return (
-        f"{hours} h {int(seconds % 3600 // 60):02d} min"
-        if hours < 48
-        else f"{number(round(hours / 24, 1))} days"
-    )
+    whole = round(seconds)
+    if whole < 7200:
+        return f"{whole // 60} min" + (f" {whole % 60:02d} s" if whole % 60 else "")
+    hours, minutes = divmod(round(whole / 60), 60)
+    if hours < 48:
+        return f"{hours} h" + (f" {minutes:02d} min" if minutes else "")
+    return f"{number(round(whole / 86_400, 1))} days"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +112,12 @@ def columns() -> int:
     return shutil.get_terminal_size((100, 24)).columns
 
 
+def paragraph(text: str, indent: str = "  ") -> list[str]:
+    """Return text as lines that fit the terminal."""
+    width = max(40, min(columns(), 116))
+    return textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], paint: Paint, *, left: int = 1) -> list[str]:
     """Return the lines of a table; the first `left` columns are aligned left, the others right."""
     widths = [max(len(row[place]) for row in [head, *rows]) for place in range(len(head))]
@@ -108,6 +130,19 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], paint: Paint, *, l
         return "  " + "  ".join(shown).rstrip()
 
     return [paint.bold(line(head)), *[line(row) for row in rows]]
+
+
+def finished(requests: int, decided_s: float, took_s: float, files: Sequence[Path]) -> Iterator[str]:
+    """Yield the last lines of a run: how fast it was on this machine, and where the files are."""
+    if decided_s > 0:
+        rate = requests / decided_s
+        speed = f"{rate / 1e6:.1f} million" if rate >= 1e6 else number(round(rate))
+        yield from paragraph(
+            f"Decided at {speed} Service Requests per second, in steps of 5 ms from Python; "
+            f"{took_s:.1f} s in all "
+            "on this machine."
+        )
+    yield from paragraph("Written: " + ", ".join(plain(str(file), 200) for file in files))
 
 
 def print_json(value: object) -> None:

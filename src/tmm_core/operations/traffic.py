@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from tmm_core.operations.drive import NS, STEP_NS, TrafficSecond
 from tmm_core.policy.config import Config, PriorityList
 
 __all__ = [
@@ -30,18 +31,18 @@ __all__ = [
     "PRIORITY_SRVS",
     "STEPS_PER_S",
     "Day",
-    "DemoSecond",
     "DemoUser",
     "demo_config",
     "demo_users",
 ]
 
 DAY_S = 86_400
-STEPS_PER_S = 200
+STEPS_PER_S = NS // STEP_NS
 """Instants per second at which requests are decided: one every 5 ms."""
 
 PRIORITY_SRVS = (
-    "1.5", "1.6", "2.1", "2.2", "2.3", "2.5", "4.3", "4.4.4", "4.4.5", "4.13", "4.14", "4.18", "7.1", "7.2", "7.3", "7.4",
+    "1.5", "1.6", "2.1", "2.2", "2.3", "2.5", "4.3", "4.4.4", "4.4.5", "4.13", "4.14", "4.18",
+    "7.1", "7.2", "7.3", "7.4",
 )  # fmt: skip
 """Illustrative: prepayment and supply; no install, commission or decommission. Not the Panel's list."""
 
@@ -51,8 +52,8 @@ UNKNOWN_ALLOCATION = 50.0
 GUARANTEED_MINIMUM = 40.0
 RUNAWAY = "Large Supplier 11"
 
-# Units per second. The allocations add up to 15,950, with the unknown Users 16,000: four fifths of the operating
-# threshold; the rest is left for what is on the priority list, which charges no allocation.
+# Units per second. The allocations add up to 15,950, with the unknown Users 16,000: four fifths of the
+# operating threshold; the rest is left for what is on the priority list, which charges no allocation.
 _LARGE = 12_750.0
 _LARGE_SHARES = (210, 155, 125, 100, 85, 70, 60, 50, 42, 35, 28, 22, 18)  # thousandths: heavy tailed
 _SMALL = (200.0, 160.0, 120.0, 100.0, 80.0, 60.0, 40.0, 25.0, 15.0)
@@ -61,9 +62,10 @@ _ELECTRICITY, _GAS, _OTHER = 6, 4, 20
 _MIXES: Mapping[str, Mapping[str, int]] = {
     # Everyday business of a supplier; about a quarter of it prepayment.
     "supplier": {
-        "4.1.1": 60, "4.6.1": 80, "4.8.1": 110, "4.17": 30, "2.2": 120, "4.18": 50, "4.3": 30, "4.14": 20, "2.3": 10,
-        "1.1.1": 40, "1.2.1": 50, "3.1": 30, "6.13": 60, "8.2": 70, "6.2.4": 40, "6.8": 20, "6.11": 30, "7.4": 30,
-        "7.1": 8, "7.2": 8, "8.1.1": 30, "8.4": 20, "6.23": 15, "11.2": 20, "12.2": 18, "(unknown)": 1,
+        "4.1.1": 60, "4.6.1": 80, "4.8.1": 110, "4.17": 30, "2.2": 120, "4.18": 50, "4.3": 30, "4.14": 20,
+        "2.3": 10, "1.1.1": 40, "1.2.1": 50, "3.1": 30, "6.13": 60, "8.2": 70, "6.2.4": 40, "6.8": 20,
+        "6.11": 30, "7.4": 30, "7.1": 8, "7.2": 8, "8.1.1": 30, "8.4": 20, "6.23": 15, "11.2": 20, "12.2": 18,
+        "(unknown)": 1,
     },
     "network": {"4.10": 300, "6.13": 200, "4.8.1": 220, "7.4": 120, "8.2": 100, "6.5": 20, "4.2": 40},
     "other": {"4.8.1": 350, "4.17": 250, "8.2": 250, "6.2.4": 60, "12.1": 60, "9.1": 30},
@@ -98,25 +100,6 @@ class DemoUser:
     background: float
     reads: float
     weather: float
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class DemoSecond:
-    """The Service Requests of one simulated second, in the order of their time.
-
-    Attributes
-    ----------
-    second : int
-    users : ndarray of uint32, shape (n,)
-    srvs : ndarray of uint16, shape (n,)
-    steps : ndarray of int64, shape (n,)
-        Rising; which of the `STEPS_PER_S` instants of the second.
-    """
-
-    second: int
-    users: np.ndarray[Any, np.dtype[np.uint32]]
-    srvs: np.ndarray[Any, np.dtype[np.uint16]]
-    steps: np.ndarray[Any, np.dtype[np.int64]]
 
 
 def demo_users() -> tuple[DemoUser, ...]:
@@ -166,7 +149,7 @@ class Day:
     seed : int
         0 to 2**63 - 1.
     seconds : int
-        Simulated seconds the day is played in; 86,400 is a day as long as it is. Rates stay, durations shrink.
+        Simulated seconds the day is played in; 86,400: as long as it is. Rates stay, durations shrink.
     """
 
     seed: int = 1
@@ -177,7 +160,9 @@ class Day:
         """Seconds of the day in one simulated second."""
         return DAY_S / self.seconds
 
-    def traffic(self, slot_of: Callable[[str], int], number_of: Callable[[str], int]) -> Iterator[DemoSecond]:
+    def traffic(
+        self, slot_of: Callable[[str], int], number_of: Callable[[str], int]
+    ) -> Iterator[TrafficSecond]:
         """Make the Service Requests, second by second.
 
         Parameters
@@ -187,7 +172,7 @@ class Day:
 
         Yields
         ------
-        DemoSecond
+        TrafficSecond
         """
         users = demo_users()
         words = np.random.PCG64(self.seed)
@@ -212,7 +197,7 @@ class Day:
             cell = ((keys >> np.uint64(_SRV_BITS)) & np.uint64((1 << _CELL_BITS) - 1)).astype(np.int64)
             srv = (keys & np.uint64((1 << _SRV_BITS) - 1)).astype(np.int64)
             moment = (keys >> np.uint64(64 - _TIME_BITS)).astype(np.int64)
-            yield DemoSecond(
+            yield TrafficSecond(
                 second, slots[cell], tables[mix_of[cell] + srv], (moment * STEPS_PER_S) >> _TIME_BITS
             )
 
@@ -259,12 +244,21 @@ def _shape(
     knots: Sequence[tuple[float, float]], shift_h: float, seconds: int
 ) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Return a factor for each simulated second, from straight lines through hours of the day."""
+    # Not np.interp: its compiled loop may be contracted, and differ in the last bit, where these cannot.
     hours = (np.arange(seconds) + 0.5) * 24 / seconds
-    return np.interp(hours, [hour + shift_h for hour, _ in knots], [factor for _, factor in knots])
+    at = np.array([hour + shift_h for hour, _ in knots])
+    factors = np.array([factor for _, factor in knots])
+    place = np.clip(np.searchsorted(at, hours, side="right"), 1, len(knots) - 1)
+    slopes = (factors[1:] - factors[:-1]) / (at[1:] - at[:-1])
+    inside = np.clip(hours, at[0], at[-1])
+    shape: np.ndarray[Any, np.dtype[np.float64]] = (
+        factors[place - 1] + (inside - at[place - 1]) * slopes[place - 1]
+    )
+    return shape
 
 
 def _table(mix: Mapping[str, int], number_of: Callable[[str], int]) -> np.ndarray[Any, np.dtype[np.uint16]]:
-    """Return SRV numbers for each value of the random bits, in proportion to the mix (largest first gets the rest)."""
+    """Return SRV numbers for each value of the random bits, in proportion to the mix."""
     size, total = 1 << _SRV_BITS, sum(mix.values())
     counts = {code: max(1, weight * size // total) for code, weight in mix.items()}
     counts[max(mix, key=lambda code: mix[code])] += size - sum(counts.values())

@@ -1,0 +1,166 @@
+"""`tmm demo`: the same seed, the same bytes; a story that is true; nothing half written."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from time import monotonic
+from xml.etree import ElementTree
+
+import pytest
+
+from tmm_core.mechanism import Decision
+from tmm_core.operations import demo_cli
+from tmm_core.operations.cli import main
+from tmm_core.operations.demo import run_demo, time_of_day
+from tmm_core.operations.traffic import RUNAWAY, Day
+
+SMALL = ["--requests", "150000"]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def run(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    """Run the command in a process of its own."""
+    command = [sys.executable, "-m", "tmm_core", "demo", "--out", str(folder), *SMALL, *arguments]
+    return subprocess.run(command, capture_output=True, env={**os.environ, **environment}, timeout=50)
+
+
+def test_the_same_seed_gives_the_same_bytes_in_another_process(tmp_path: Path) -> None:
+    first = run(tmp_path / "a", "--seed", "7", PYTHONHASHSEED="1", COLUMNS="80", TZ="Asia/Tokyo")
+    again = run(tmp_path / "b", "--seed", "7", PYTHONHASHSEED="2", COLUMNS="120", TZ="UTC", NO_COLOR="1")
+    other = run(tmp_path / "c", "--seed", "8")
+    assert (first.returncode, again.returncode, other.returncode) == (0, 0, 0), first.stderr
+    assert set(files(tmp_path / "a")) == {"demo.csv", "users.csv", "demo.svg"}
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+    assert files(tmp_path / "a")["demo.csv"] != files(tmp_path / "c")["demo.csv"]
+
+
+def test_json_is_the_same_bytes_too_and_nothing_else_is_said(tmp_path: Path) -> None:
+    first, again = (run(tmp_path / name, "--json") for name in "ab")
+    assert first.stdout == again.stdout
+    assert (first.stderr, again.stderr) == (b"", b"")
+    figures = json.loads(first.stdout)
+    assert figures["offered"] == figures["service_requests"] > 100_000
+    assert figures["seed"] == 1
+
+
+def test_no_colour_and_no_progress_where_there_is_no_terminal(tmp_path: Path) -> None:
+    done = run(tmp_path)
+    assert b"\x1b" not in done.stdout
+    assert done.stderr == b""
+    assert done.stdout.startswith(b"tmm demo: ")
+    assert b"throttled" in done.stdout and str(tmp_path / "demo.svg").encode() in done.stdout
+
+
+def test_quiet_says_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--quiet", "--out", str(tmp_path), *SMALL]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert len(files(tmp_path)) == 3
+
+
+def test_the_story_told_is_true(tmp_path: Path) -> None:
+    """One tenth of the length: the shortest in which both events are apart and settle."""
+    demo = run_demo(tmp_path, requests=1_000_000)
+    outcome, config = demo.outcome, demo.config
+    assert outcome.activations == 2
+    night, storm = outcome.events
+    assert time_of_day(demo.day, night.began_s).startswith("00:3")  # the runaway User, on top of the reads
+    assert time_of_day(demo.day, storm.began_s).startswith("17:")  # the weather
+    # F4, F5: who stays inside its allocation is never throttled, nor is what is on the priority list.
+    runaway = outcome.users.index(RUNAWAY)
+    throttled = outcome.counts[:, Decision.THROTTLED]
+    assert throttled[runaway] == throttled.max()
+    assert outcome.of(Decision.PRIORITY) > 0
+    # Protected: held at the threshold, but for the bursts that Users' buckets still had. Without the Mechanism
+    # beyond the capacity, with a growing backlog.
+    assert outcome.highest_while_active <= 1.1 * config.operating_threshold
+    assert outcome.admitted.highest <= config.system_capacity
+    assert outcome.admitted.highest_backlog == 0
+    assert outcome.offered.highest > 1.2 * config.system_capacity
+    assert outcome.offered.longest_wait_s > 1
+    # Work-conserving: the admitted load of a settled second is not far below the threshold either.
+    with (tmp_path / "demo.csv").open(encoding="utf-8") as file:
+        busy = [row for row in csv.DictReader(file) if int(row["offered"]) > 28_000 and row["level"]]
+    assert len(busy) > 5
+    assert min(int(row["admitted"]) for row in busy[3:]) >= 0.9 * config.operating_threshold
+
+
+def test_the_files_add_up_to_the_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--json", "--out", str(tmp_path), *SMALL]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    with (tmp_path / "demo.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    with (tmp_path / "users.csv").open(encoding="utf-8") as file:
+        users = list(csv.DictReader(file))
+    for name in ("offered", "admitted", "priority", "within_allocation", "spare_capacity", "throttled"):
+        assert sum(int(row[name]) for row in rows) == figures[name] == sum(int(user[name]) for user in users)
+    ElementTree.parse(tmp_path / "demo.svg")
+
+
+def test_an_interrupted_run_leaves_no_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = Day.traffic
+
+    def interrupted(self: Day, *arguments: object) -> object:
+        for each in real(self, *arguments):  # type: ignore[arg-type]
+            if each.second == 20:
+                raise KeyboardInterrupt
+            yield each
+
+    monkeypatch.setattr(Day, "traffic", interrupted)
+    assert main(["demo", "--out", str(tmp_path), *SMALL]) == 130
+    assert capsys.readouterr().err == "tmm: stopped\n"
+    assert files(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--seed", "-1"], ["--seed", "x"], ["--seed", str(2**63)], ["--requests", "99"], ["--sed", "1"]],
+)
+def test_a_wrong_command_is_refused_before_anything_is_done(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["demo", "--out", str(tmp_path / "x"), *arguments]) == 2
+    assert arguments[0] in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_of_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "x").write_text("", encoding="utf-8")
+    assert main(["demo", "--out", str(tmp_path / "x" / "y"), *SMALL]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("tmm: ") and said.count("\n") == 1
+
+
+def test_a_second_of_the_demonstration_is_a_time_of_the_day() -> None:
+    day = Day(1, 3600)
+    assert [time_of_day(day, second) for second in (0, 1, 1800, 3599.99)] == [
+        "00:00:00",
+        "00:00:24",
+        "12:00:00",
+        "23:59:59",
+    ]
+
+
+def test_requests_are_written_as_people_write_them() -> None:
+    assert [demo_cli._requests(text) for text in ("1000000", "1_000_000", "1,000,000")] == [1_000_000] * 3
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_ten_million_requests_take_less_than_thirty_seconds(tmp_path: Path) -> None:
+    began = monotonic()
+    demo = run_demo(tmp_path)
+    assert monotonic() - began < 30
+    assert 9_500_000 < demo.outcome.requests < 10_500_000
+    assert demo.outcome.offered.highest > 20_000
