@@ -115,15 +115,15 @@ def test_numbers_come_as_they_are_written() -> None:
 @pytest.mark.parametrize(
     ("data", "told"),
     [
-        (b"x = 1\nx = 2\n", r"x\.toml:2:\d+: is not TOML: .*"),
+        (b"x = 1\nx = 2\n", "x.toml:2: key 'x' is set twice, first in line 1"),
         (b"x = \n", r"x\.toml:1:5: is not TOML: .*"),
         (b"a = 1\nb = [1,\n", r"x\.toml:3:1: is not TOML: .*"),
         ("x = 'é\n".encode("latin-1"), "x.toml:1:6: byte 0xe9 is not UTF-8"),
         ("y = 1\nx = 'é".encode() + b"\xff'", "x.toml:2:7: byte 0xff is not UTF-8"),
         ("x = 1".encode("utf-16"), "x.toml:1:1: encoded in UTF-16, expected UTF-8"),
         (b"x = 1\r\ny = 2\r", r"x\.toml:2:6: is not TOML: .*"),
-        (b"x = " + b"[" * 5000, "x.toml: is not TOML that can be read: nested or long beyond reason"),
-        (b"x = " + b"9" * 5000, "x.toml: is not TOML that can be read: nested or long beyond reason"),
+        (b"x = " + b"[" * 5000, "x.toml:1: nested more than 16 deep, expected sections, keys and values"),
+        (b"\nx = " + b"9" * 5000, "x.toml:2: a number of thousands of digits, expected a number"),
         (b"#" * (LARGEST_FILE + 1), "x.toml: more than 1 MiB, expected a TOML file"),
     ],
 )

@@ -267,7 +267,7 @@ class Config:
     def _check_sum(self, allocations: Mapping[str, float], unknown: float, found: list[Mistake]) -> None:
         operating = check.as_number(self.operating_threshold)
         total = math.fsum(rate for rate in (*allocations.values(), unknown) if math.isfinite(rate))
-        if operating is not None and total > operating * (1 + _ROUNDING):
+        if operating is not None and 0 < operating * (1 + _ROUNDING) < total:
             fault = (
                 f"allocations add up to {total:.15g} units per second"
                 + (f" (unknown Users: {unknown:.15g})" if unknown else "")

@@ -1,37 +1,64 @@
 """Where each value of a TOML file stands, so that a mistake can name its line and column.
 
-``tomllib`` tells values and not places. The scanner here only runs over text that ``tomllib`` has accepted,
-so it need not judge: it follows keys, strings and brackets.
+``tomllib`` tells values and not places: a scanner of its own finds them.
+
+``tomllib`` judges what is TOML. The scanner reads a little more than TOML and never judges, with two
+exceptions that ``tomllib`` tells badly or not at all: what is set twice (told with both lines, all of it at
+once) and what is nested beyond reason (``tomllib`` would run out of stack).
 """
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from decimal import Decimal
-from pathlib import Path
+from os import PathLike
 from typing import Any
 
 from tmm_core.errors import ConfigError, Mistake
+from tmm_core.policy.tables import MOST_MISTAKES, lines_of, read_file
 
-__all__ = ["LARGEST_FILE", "Places", "load_toml", "read_file", "read_toml"]
+__all__ = ["LARGEST_FILE", "Places", "Toml", "load_toml", "read_file", "read_toml", "toml_of"]
 
 LARGEST_FILE = 1 << 20
 """Bytes; no configuration written by people comes near."""
 
-_Path = tuple[str | int, ...]
-Places = dict[_Path, tuple[int, int]]
-"""Line and column, both from 1, of the value at a path of keys and array indices."""
+DEEPEST = 16
+"""Brackets in brackets, or parts of a dotted key."""
 
-_BLANK = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
-_KEY = re.compile(r"""[ \t]*(?:"((?:\\.|[^"\\])*)"|'([^']*)'|([A-Za-z0-9_-]+))[ \t]*""")
+KeyPath = tuple[str | int, ...]
+Places = Mapping[KeyPath, tuple[int, int]]
+"""Line and column, both from 1, of the value at a path of keys and array indices; of a table, its header's."""
+
+_BLANK = re.compile(r"(?:[ \t\n]|#[^\n]*)*")
+_KEY = re.compile(r"""[ \t]*(?:"((?:\\.|[^"\\\n])*)"|'([^'\n]*)'|([A-Za-z0-9_-]+))[ \t]*""")
 _STRING = re.compile(
     r'"""(?:\\.|[^\\])*?"{3,5}' r"|'''.*?'{3,5}" r'|"(?:\\.|[^"\\\n])*"' r"|'[^'\n]*'", re.DOTALL
 )
+_BARE = re.compile(r"[^,\]}#\n]+")
 _SYNTAX = re.compile(r"^(?P<what>.*?) \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)$")
+_LONG_NUMBER = re.compile(r"[0-9][0-9_]{4299,}")
 
 
-def load_toml(path: str | Path) -> tuple[dict[str, Any], Places]:
+@dataclass(frozen=True, slots=True)
+class Toml:
+    """The values of a TOML file and where each stands."""
+
+    values: dict[str, Any]
+    places: Places
+
+    def line_of(self, *path: str | int) -> int | None:
+        """Return the line of the value at a path, or of the nearest thing around it that has one."""
+        for length in range(len(path), 0, -1):
+            if path[:length] in self.places:
+                return self.places[path[:length]][0]
+        return None
+
+
+def load_toml(path: str | PathLike[str]) -> tuple[dict[str, Any], Places]:
     """Read a TOML file; decimal numbers come as `Decimal`, as they are written.
 
     Raises
@@ -39,144 +66,291 @@ def load_toml(path: str | Path) -> tuple[dict[str, Any], Places]:
     ConfigError
         The file cannot be read, is too large, is not UTF-8 or is not TOML; with line and column.
     """
-    return read_toml(read_file(path, LARGEST_FILE), str(path))
-
-
-def read_file(path: str | Path, largest: int) -> bytes:
-    """Return the bytes of a file, at most one more than `largest`.
-
-    Raises
-    ------
-    ConfigError
-        The file cannot be read.
-    """
-    try:
-        with open(path, "rb") as file:
-            return file.read(largest + 1)
-    except OSError as error:
-        raise ConfigError(Mistake(f"cannot be read: {error.strerror or error}", file=str(path))) from None
+    return read_toml(read_file(path, LARGEST_FILE), os.fspath(path))
 
 
 def read_toml(data: bytes, file: str) -> tuple[dict[str, Any], Places]:
     """Read the bytes of a TOML file; see `load_toml`."""
+    found: list[Mistake] = []
+    toml = toml_of(data, file, found, parse_float=Decimal)
+    if toml is None or found:
+        raise ConfigError(found)
+    return toml.values, toml.places
+
+
+def toml_of(
+    data: bytes, file: str, found: list[Mistake], *, parse_float: Callable[[str], Any] = float
+) -> Toml | None:
+    """Read the bytes of a TOML file, with or without byte order mark.
+
+    Parameters
+    ----------
+    data : bytes
+    file : str
+        Its name, for the mistakes.
+    found : list of Mistake
+        Where mistakes go. What is set twice is told, and its first value taken, so that the caller can go on
+        and find the other mistakes.
+    parse_float : callable
+        Makes a number of the text of a decimal one.
+
+    Returns
+    -------
+    Toml or None
+        None if the file cannot be read as TOML.
+    """
     if len(data) > LARGEST_FILE:
-        raise ConfigError(Mistake(f"more than {LARGEST_FILE >> 20} MiB, expected a TOML file", file=file))
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise ConfigError(Mistake("encoded in UTF-16, expected UTF-8", file=file, line=1, column=1))
-    data = data.removeprefix(b"\xef\xbb\xbf")
+        found.append(Mistake(f"more than {LARGEST_FILE >> 20} MiB, expected a TOML file", file=file))
+        return None
+    begin = len(found)
+    if lines_of(data, file, found) is None or len(found) > begin:
+        return None
+    text = data.decode("utf-8-sig").replace("\r\n", "\n")
+    scanner = _Scanner(text)
+    scanner.run()
+    if scanner.too_deep is not None:
+        fault = f"nested more than {DEEPEST} deep, expected sections, keys and values"
+        found.append(Mistake(fault, file=file, line=scanner.too_deep))
+        return None
+    wrong: Mistake | None = None
+    values: dict[str, Any] = {}
     try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        before = data[: error.start].decode("utf-8")
-        line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
-        fault = f"byte 0x{data[error.start]:02x} is not UTF-8"
-        raise ConfigError(Mistake(fault, file=file, line=line, column=column)) from None
-    text = text.replace("\r\n", "\n")
-    try:
-        values = tomllib.loads(text, parse_float=Decimal)
+        values = tomllib.loads(scanner.text_without_repeats(), parse_float=parse_float)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(_syntax(str(error), text, file)) from None
-    except (RecursionError, ValueError):  # brackets in brackets; an integer of thousands of digits
-        raise ConfigError(
-            Mistake("is not TOML that can be read: nested or long beyond reason", file=file)
-        ) from None
-    return values, _Scanner(text).places()
+        wrong = _syntax_fault(str(error), text, file)
+        # tomllib tells the end of the file where the scanner knows the quotation mark that is never closed
+        if scanner.lost is not None and wrong.line is not None and scanner.lost[0] < wrong.line:
+            wrong.line, wrong.column = scanner.lost
+    except (ValueError, RecursionError):  # an integer of thousands of digits
+        number = _LONG_NUMBER.search(text)
+        line = text.count("\n", 0, number.start()) + 1 if number else None
+        wrong = Mistake("a number of thousands of digits, expected a number", file=file, line=line)
+    last = wrong.line if wrong is not None and wrong.line is not None else text.count("\n") + 1
+    for repeat in scanner.repeats[:MOST_MISTAKES]:
+        # Behind a fault of syntax the scanner may have lost its way.
+        if wrong is None or repeat.line < last:
+            fault = f"{repeat.what} is set twice, first in line {repeat.first}"
+            found.append(Mistake(fault, file=file, line=repeat.line, field=repeat.field))
+    if wrong is not None:
+        found.append(wrong)
+        return None
+    return Toml(values, scanner.places)
 
 
-def _syntax(message: str, text: str, file: str) -> Mistake:
+def _syntax_fault(message: str, text: str, file: str) -> Mistake:
     found = _SYNTAX.match(message)
     if found is None:
         return Mistake(f"is not TOML: {message}", file=file)
+    what = found["what"]
     line = int(found["line"] or text.count("\n") + 1)
     column = int(found["column"] or len(text) - text.rfind("\n"))
-    return Mistake(f"is not TOML: {found['what']}", file=file, line=line, column=column)
+    return Mistake(f"is not TOML: {what[:1].lower()}{what[1:]}", file=file, line=line, column=column)
+
+
+@dataclass(frozen=True, slots=True)
+class _Repeat:
+    """Something that is set a second time, and the part of the text to leave out."""
+
+    what: str
+    field: str
+    line: int
+    first: int
+    begin: int
+    end: int
+
+
+class _LostError(Exception):
+    """This is not TOML: tomllib will say why."""
+
+
+class _TooDeepError(Exception):
+    """Nested beyond reason."""
 
 
 class _Scanner:
-    """Runs once over the text of a sound TOML file."""
+    """Runs once over a text; `places`, `repeats`, `too_deep` and `lost` are what it has found."""
 
     def __init__(self, text: str) -> None:
         self.text = text
         self.at = 0
-        self.found: Places = {}
-        self.line, self.line_at = 1, 0  # of the last place told
-        self.tables: dict[_Path, int] = {}  # how often each [[table]] has begun
+        self.places: dict[KeyPath, tuple[int, int]] = {}
+        self.repeats: list[_Repeat] = []
+        self.too_deep: int | None = None
+        self.lost: tuple[int, int] | None = None
+        self._line, self._line_at = 1, 0  # line of a place already passed
+        self._headers: set[KeyPath] = set()
+        self._pairs: set[KeyPath] = set()
+        self._counts: dict[KeyPath, int] = {}  # elements of each array of tables
+        self._muted = False  # inside what is set a second time: nothing of it counts
 
-    def places(self) -> Places:
-        table: _Path = ()
+    def run(self) -> None:
+        try:
+            self._document()
+        except _TooDeepError:
+            self.too_deep = self._line_of(self.at)
+        except _LostError:
+            self.lost = self._place(self.at)
+
+    def text_without_repeats(self) -> str:
+        """Blank out what is set a second time; all else keeps its place."""
+        pieces, end = [], 0
+        for repeat in self.repeats:
+            pieces.append(self.text[end : repeat.begin])
+            pieces.append(re.sub(r"[^\n]", " ", self.text[repeat.begin : repeat.end]))
+            end = repeat.end
+        pieces.append(self.text[end:])
+        return "".join(pieces)
+
+    def _document(self) -> None:
+        table: KeyPath = ()
+        again: tuple[str, int, int] | None = None  # a section that is there twice: name, line, first line
+        again_at = 0
         while self._skip_blank() < len(self.text):
             begin = self.at
-            if self.text.startswith("[", begin):
-                many = self.text.startswith("[[", begin)
-                self.at += 2 if many else 1
-                table = self._within_arrays(self._keys())
-                if many:
-                    number = self.tables[table] = self.tables.get(table, -1) + 1
-                    table = (*table, number)
-                self.at += 2 if many else 1
-                self._put(table, begin)
-            else:
-                self._pair(table)
-        return self.found
+            if not self.text.startswith("[", begin):
+                self._pair(table, top=True)
+                continue
+            if again is not None:
+                self._repeated_section(*again, again_at, begin)
+            table, again = self._header(begin)
+            again_at = begin
+            self._muted = again is not None
+        if again is not None:
+            self._repeated_section(*again, again_at, len(self.text))
 
-    def _within_arrays(self, keys: tuple[str, ...]) -> _Path:
-        """Put the index of the last ``[[table]]`` after each key that is an array of tables."""
-        path: _Path = ()
+    def _repeated_section(self, name: str, line: int, first: int, begin: int, end: int) -> None:
+        self.repeats.append(_Repeat(f"section [{name}]", name, line, first, begin, end))
+
+    def _header(self, begin: int) -> tuple[KeyPath, tuple[str, int, int] | None]:
+        """Read a header; return its path and, if it is there already, its name, line and first line."""
+        many = self.text.startswith("[[", begin)
+        self.at += 2 if many else 1
+        line = self._line_of(begin)
+        keys = self._keys()
+        path = self._within_arrays(keys)
+        closing = "]]" if many else "]"
+        if not self.text.startswith(closing, self.at):
+            raise _LostError
+        self.at += len(closing)
+        self._muted = False
+        if many:
+            number = self._counts[path] = self._counts.get(path, -1) + 1
+            self._put(path, begin)
+            path = (*path, number)
+        elif path in self._headers:
+            return path, (".".join(keys), line, self.places[path][0])
+        else:
+            self._headers.add(path)
+        self._put(path, begin)
+        return path, None
+
+    def _put(self, path: KeyPath, at: int) -> None:
+        if not self._muted:
+            self.places.setdefault(path, self._place(at))
+
+    def _place(self, at: int) -> tuple[int, int]:
+        return self._line_of(at), at - self.text.rfind("\n", 0, at)
+
+    def _within_arrays(self, keys: tuple[str, ...]) -> KeyPath:
+        """Put the index of the last ``[[table]]`` behind each key that is an array of tables."""
+        path: KeyPath = ()
         for place, key in enumerate(keys):
             path = (*path, key)
-            if path in self.tables and place < len(keys) - 1:
-                path = (*path, self.tables[path])
+            if path in self._counts and place < len(keys) - 1:
+                path = (*path, self._counts[path])
         return path
 
-    def _pair(self, table: _Path) -> None:
-        path = (*table, *self._keys())
-        self.at += 1  # the equals sign
-        self._value(path)
+    def _pair(self, table: KeyPath, depth: int = 0, *, top: bool = False) -> None:
+        begin = self.at
+        line = self._line_of(begin)
+        keys = self._keys()
+        if not self.text.startswith("=", self.at):
+            raise _LostError
+        self.at += 1
+        self._skip_blank()
+        for length in range(1, len(keys)):  # a.b = 1 begins the table a, if nothing did
+            self._put((*table, *keys[:length]), begin)
+        path = (*table, *keys)
+        if top and not self._muted and path in self._pairs:
+            self._muted = True
+            self._value(path, depth)
+            self._muted = False
+            what = f"key {'.'.join(keys)!r}"
+            self.repeats.append(_Repeat(what, keys[-1], line, self.places[path][0], begin, self.at))
+            return
+        if top and not self._muted:
+            self._pairs.add(path)
+        self._value(path, depth)
 
     def _keys(self) -> tuple[str, ...]:
         keys: list[str] = []
         while True:
             match = _KEY.match(self.text, self.at)
-            assert match is not None, "tomllib has accepted this"
+            if match is None:
+                raise _LostError
             self.at = match.end()
             quoted, literal, bare = match.groups()
             if quoted is not None:
-                keys.append(tomllib.loads(f'k="{quoted}"')["k"])
+                keys.append(_unescaped(quoted))
             else:
                 keys.append(bare if literal is None else literal)
+            if len(keys) > DEEPEST:
+                raise _TooDeepError
             if not self.text.startswith(".", self.at):
                 return tuple(keys)
             self.at += 1
 
-    def _value(self, path: _Path) -> None:
+    def _value(self, path: KeyPath, depth: int) -> None:
+        if depth > DEEPEST:
+            raise _TooDeepError
         self._skip_blank()
         self._put(path, self.at)
-        opening = self.text[self.at]
-        if opening in "[{":
-            self.at += 1
-            index = 0
-            while self.text[self._skip_blank()] not in "]}":
-                if opening == "[":
-                    self._value((*path, index))
-                else:
-                    self._pair(path)
-                index += 1
-                if self.text[self._skip_blank()] == ",":
-                    self.at += 1
-            self.at += 1
-        elif (string := _STRING.match(self.text, self.at)) is not None:
-            self.at = string.end()
-        else:
-            while self.at < len(self.text) and self.text[self.at] not in ",]}#\n":
+        opening = self.text[self.at : self.at + 1]
+        if opening in ("[", "{"):
+            self._nested(path, depth, opening)
+            return
+        known = _STRING if opening in ('"', "'") else _BARE
+        match = known.match(self.text, self.at)
+        if match is None:
+            raise _LostError
+        self.at = match.end()
+
+    def _nested(self, path: KeyPath, depth: int, opening: str) -> None:
+        self.at += 1
+        index = 0
+        while True:
+            self._skip_blank()
+            here = self.text[self.at : self.at + 1]
+            if here in ("]", "}"):
                 self.at += 1
+                return
+            if opening == "[":
+                self._value((*path, index), depth + 1)
+            else:
+                self._pair(path, depth + 1)
+            index += 1
+            self._skip_blank()
+            if self.text.startswith(",", self.at):
+                self.at += 1
+            elif self.text[self.at : self.at + 1] not in ("]", "}"):
+                raise _LostError
 
     def _skip_blank(self) -> int:
         match = _BLANK.match(self.text, self.at)
-        assert match is not None
+        assert match is not None, "it matches nothing at all, too"
         self.at = match.end()
         return self.at
 
-    def _put(self, path: _Path, at: int) -> None:
-        self.line += self.text.count("\n", self.line_at, at)
-        self.line_at = at
-        self.found.setdefault(path, (self.line, at - self.text.rfind("\n", 0, at)))
+    def _line_of(self, at: int) -> int:
+        self._line += self.text.count("\n", self._line_at, at)
+        self._line_at = at
+        return self._line
+
+
+def _unescaped(quoted: str) -> str:
+    if "\\" not in quoted:
+        return quoted
+    try:
+        return str(tomllib.loads(f'k="{quoted}"')["k"])
+    except tomllib.TOMLDecodeError:
+        raise _LostError from None

@@ -295,11 +295,11 @@ def srvs_of(value: object, field: str, found: list[Mistake]) -> tuple[str, ...]:
         return ()
     good: dict[str, None] = {}
     for index, code in enumerate(value):
-        fault = fault_of(code)
-        if fault is None and code in good:
-            fault = f"{code!r} is listed twice"
-        if fault is not None:
-            found.append(Mistake(f"{field}[{index}]: {fault}", field=f"{field}[{index}]"))
+        wrong = fault_of(code)
+        if wrong is None and code in good:
+            wrong = f"{code!r} is listed twice"
+        if wrong is not None:
+            found.append(Mistake(f"{field}[{index}]: {wrong}", field=f"{field}[{index}]"))
         elif isinstance(code, str):
             good[code] = None
     return tuple(good)

@@ -1,0 +1,205 @@
+"""Allocations in CSV: which file is in force on a day, and what it says, row by row."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import unicodedata
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+
+from tmm_core.errors import Mistake
+from tmm_core.policy import validation as check
+from tmm_core.policy.tables import Cell, table_of
+
+__all__ = ["COLUMNS", "AllocationTable", "dated_files", "file_in_force", "first_day_of", "read_allocations"]
+
+COLUMNS = ("user", "category", "user_ids", "allocation")
+"""Header of an allocations file."""
+
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_NUMBER = re.compile(r"[+-]?(?:[0-9]{1,30}(?:\.[0-9]{0,30})?|\.[0-9]{1,30})(?:[eE][+-]?[0-9]{1,3})?")
+_NOT_FINITE = re.compile(r"[+-]?(?:nan|inf|infinity)", re.IGNORECASE)
+_GROUPED = re.compile(r"[0-9]{1,3}(?:[, ][0-9]{3})+(?:\.[0-9]+)?")
+
+
+@dataclass(slots=True)
+class AllocationTable:
+    """What an allocations file says, as far as it is sound.
+
+    Attributes
+    ----------
+    allocations : dict of str to float
+        Units per second by User.
+    user_ids : dict of str to str
+        EUI-64, in upper case, to User.
+    categories : dict of str to str
+    lines : dict of str to int
+        The line of each User.
+    """
+
+    file: str
+    allocations: dict[str, float] = field(default_factory=dict)
+    user_ids: dict[str, str] = field(default_factory=dict)
+    categories: dict[str, str] = field(default_factory=dict)
+    lines: dict[str, int] = field(default_factory=dict)
+
+    def line_above(self, total: float) -> int | None:
+        """Return the line of the User with whom the allocations add up to more than `total`."""
+        so_far = 0.0
+        for user, allocation in self.allocations.items():
+            so_far += allocation
+            if so_far > total:
+                return self.lines[user]
+        return None
+
+
+def first_day_of(path: Path) -> date | None:
+    """Return the first day in force that a file is named by; None if it is not named by a day."""
+    if not _DAY.fullmatch(path.stem):
+        return None
+    try:
+        return date.fromisoformat(path.stem)
+    except ValueError:
+        return None
+
+
+def dated_files(folder: Path, found: list[Mistake]) -> list[tuple[date, Path]]:
+    """Return the CSV files of a folder with their first day in force, oldest first.
+
+    Other files are let alone, but a CSV file whose name is no day is a mistake: a slip in the name would
+    otherwise keep it out of force without a word.
+    """
+    dated = []
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() != ".csv" or path.name.startswith((".", "~")):
+            continue
+        day = first_day_of(path)
+        if day is not None:
+            dated.append((day, path))
+        else:
+            fault = "the name must be the first day in force, for example 2026-12-01.csv"
+            found.append(Mistake(fault, file=str(path)))
+    return sorted(dated)
+
+
+def file_in_force(path: Path, on: date, found: list[Mistake]) -> tuple[Path, date | None] | None:
+    """Return the file that is in force on a day, and its first day.
+
+    A file is in force itself, whatever it is named; in a folder it is the last one that has begun.
+    """
+    if not os.path.isdir(path):  # never an error, however odd the name
+        return path, first_day_of(path)
+    before = len(found)
+    try:
+        files = dated_files(path, found)
+    except OSError as error:
+        found.append(Mistake(f"cannot be read: {error.strerror or error}", file=str(path)))
+        return None
+    begun = [(day, file) for day, file in files if day <= on]
+    if begun:
+        day, file = begun[-1]
+        return file, day
+    if files:
+        day, file = files[0]
+        fault = f"no allocations are in force on {on}: the first file, {file.name}, begins on {day}"
+        found.append(Mistake(fault, file=str(path), field="allocations"))
+    elif len(found) == before:
+        fault = "no allocations: no CSV file named by its first day in force, for example 2026-12-01.csv"
+        found.append(Mistake(fault, file=str(path), field="allocations"))
+    return None
+
+
+def read_allocations(data: bytes, file: str, found: list[Mistake]) -> AllocationTable:
+    """Read the bytes of an allocations file; what is wrong goes to `found`, row by row."""
+    table = AllocationTable(file)
+    reader = _Reader(table, found)
+    for line, cells in table_of(data, COLUMNS, file, found):
+        user = reader.user(cells["user"], line)
+        category = cells["category"].text
+        if category not in check.CATEGORIES:
+            reader.wrong(check.category_fault(category), line, "category")
+        reader.user_ids(cells["user_ids"], user, line)
+        allocation = reader.allocation(cells["allocation"], line)
+        if user is not None:
+            table.allocations[user] = allocation
+            table.lines[user] = line
+            if category in check.CATEGORIES:
+                table.categories[user] = category
+    return table
+
+
+class _Reader:
+    """Reads the cells of one file and remembers what must not come twice."""
+
+    def __init__(self, table: AllocationTable, found: list[Mistake]) -> None:
+        self.table = table
+        self.found = found
+        self.likenesses: dict[str, tuple[str, int]] = {}
+        self.owners: dict[str, tuple[str, int]] = {}
+
+    def wrong(self, fault: str, line: int, field: str) -> None:
+        # The field says where in the line; a column would be one place said twice.
+        self.found.append(Mistake(fault, file=self.table.file, line=line, field=field))
+
+    def user(self, cell: Cell, line: int) -> str | None:
+        """Return the User's name, as the configuration writes it; None if it has none of its own."""
+        fault = check.name_fault(cell.text)
+        if fault is not None:
+            self.wrong(f"user: {fault}", line, "user")
+            return None
+        name = check.canonical_id(cell.text)
+        # Names that a reader cannot tell apart would be two Users by accident.
+        key = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+        if key in self.likenesses:
+            other, first = self.likenesses[key]
+            like = "" if other == name else f", as {other!r}"
+            self.wrong(f"User {name!r} is listed twice{like}, first in line {first}", line, "user")
+            return None
+        self.likenesses[key] = (name, line)
+        return name
+
+    def user_ids(self, cell: Cell, user: str | None, line: int) -> None:
+        """Note the identifiers of a User, separated by spaces."""
+        owner = user if user is not None else ""
+        for text in cell.text.split(" "):
+            if not text:
+                continue
+            fault = check.user_id_fault(text)
+            if fault is not None:
+                self.wrong(f"user_ids: {fault}", line, "user_ids")
+                continue
+            user_id = check.canonical_id(text)
+            if user_id in self.owners:
+                other, first = self.owners[user_id]
+                if first == line:
+                    fault = f"user_ids: {user_id} is listed twice"
+                else:
+                    whose = f"{other!r}" if other else "the User"
+                    fault = f"user_ids: {user_id} is owned by {whose} of line {first} already"
+                self.wrong(fault, line, "user_ids")
+                continue
+            self.owners[user_id] = (owner, line)
+            if user is not None:
+                self.table.user_ids[user_id] = user
+
+    def allocation(self, cell: Cell, line: int) -> float:
+        """Return an allocation, units per second; 0 after a mistake."""
+        text = cell.text
+        if _NUMBER.fullmatch(text):
+            value = float(text)
+            fault = check.allocation_fault(value)
+        elif _NOT_FINITE.fullmatch(text):
+            value = math.nan
+            fault = f"allocation {text} must be a finite number, 0 or more"
+        else:
+            value = math.nan
+            given = check.shown(text) if text else "is empty, it"
+            hint = " (write it without separators of thousands)" if _GROUPED.fullmatch(text) else ""
+            fault = f"allocation {given} must be a number, units per second{hint}"
+        if fault is None:
+            return value
+        self.wrong(fault, line, "allocation")
+        return 0.0

@@ -1,0 +1,344 @@
+"""Read ``tmm.toml`` and the files it names: all of it, or an error with every mistake of every file.
+
+`Config` and `PriorityList` judge the values; what is here finds the files, and puts to each mistake the file,
+the line and the word that stands there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
+from os import PathLike
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tmm_core.errors import ConfigError, Mistake
+from tmm_core.policy import validation as check
+from tmm_core.policy.allocation_files import AllocationTable, file_in_force, read_allocations
+from tmm_core.policy.config import Config, PriorityList
+from tmm_core.policy.tables import LARGEST_TABLE, read_file
+from tmm_core.policy.toml_places import LARGEST_FILE, Toml, toml_of
+
+__all__ = ["PRIORITY_KEYS", "SECTIONS", "load_config", "load_priority_list"]
+
+#: Section of ``tmm.toml`` -> key in it -> field of `Config`. ``[costs]`` has SRVs for keys.
+SECTIONS: Mapping[str, Mapping[str, str]] = {
+    "capacity": {
+        "system_capacity": "system_capacity",
+        "operating_threshold": "operating_threshold",
+        "release_threshold": "release_threshold",
+    },
+    "mechanism": {
+        "mode": "mode",
+        "sharing": "sharing",
+        "activation_s": "activation_s",
+        "hold_s": "hold_s",
+        "burst_s": "burst_s",
+        "max_retry_after_s": "max_retry_after_s",
+        "tick_s": "tick_s",
+        "spare_weight": "spare_weight",
+    },
+    "files": {"allocations": "allocations", "priority_list": "priority", "event_log": "event_log"},
+    "unknown_users": {"allocation": "unknown_allocation"},
+    "costs": {},
+    "state": {"shared": "shared", "max_users": "max_users"},
+    "cluster": {"url": "cluster_url"},
+}
+#: Keys of a priority list.
+PRIORITY_KEYS = ("version", "effective_from", "approved_by", "source", "srvs")
+
+_REQUIRED = ("system_capacity", "operating_threshold")
+
+
+def load_config(path: str | PathLike[str], *, on: date | None = None) -> Config:
+    """Read ``tmm.toml`` and the files it names.
+
+    Parameters
+    ----------
+    path : path
+    on : date, optional
+        The day whose allocations are wanted; today (UTC) by default.
+
+    Raises
+    ------
+    ConfigError
+        All mistakes of all the files; nothing is returned of a configuration that has one.
+
+    Notes
+    -----
+    *Thread-safe.*
+    """
+    loader = _Loader(Path(path), on or datetime.now(UTC).date())
+    return loader.load()
+
+
+def load_priority_list(path: str | PathLike[str]) -> PriorityList:
+    """Read a priority list in TOML.
+
+    Raises
+    ------
+    ConfigError
+        All mistakes of the file.
+
+    Notes
+    -----
+    *Thread-safe.*
+    """
+    found: list[Mistake] = []
+    priority = _read_priority_list(Path(path), found)
+    if priority is None or found:
+        raise ConfigError(_in_order(found))
+    return priority
+
+
+class _Place(NamedTuple):
+    """Where the value of a field of `Config` stands, and what it is called there."""
+
+    file: str
+    line: int | None
+    key: str
+
+
+class _Loader:
+    """Reads one configuration; used once."""
+
+    def __init__(self, path: Path, on: date) -> None:
+        self.path = path
+        self.file = str(path)
+        self.on = on
+        self.found: list[Mistake] = []
+        self.values: dict[str, Any] = {}
+        self.places: dict[str, _Place] = {}
+        self.missing: list[str] = []
+        self.table: AllocationTable | None = None
+
+    def load(self) -> Config:
+        toml = toml_of(read_file(self.path, LARGEST_FILE), self.file, self.found)
+        if toml is None:
+            raise ConfigError(_in_order(self.found))
+        self._sections(toml)
+        files = toml.values.get("files", {})
+        if isinstance(files, dict):
+            self._files(files, toml)
+        config = self._config()
+        if config is None or self.found:
+            raise ConfigError(_in_order(self.found))
+        return config
+
+    def _wrong(self, fault: str, line: int | None, field: str | None) -> None:
+        self.found.append(Mistake(fault, file=self.file, line=line, field=field))
+
+    def _sections(self, toml: Toml) -> None:
+        """Take the values of the sections, and tell what is there too much and too little."""
+        for section, values in toml.values.items():
+            line = toml.line_of(section)
+            if section not in SECTIONS:
+                self._wrong(_unknown_section(section, values), line, section)
+            elif not isinstance(values, dict):
+                fault = f"{section} {check.shown(values)} must be a section: [{section}]"
+                self._wrong(fault, line, section)
+            elif section == "costs":
+                self._costs(values, toml)
+            else:
+                self._section(section, values, toml)
+        capacity = toml.values.get("capacity", {})
+        if isinstance(capacity, dict):
+            self.missing = [key for key in _REQUIRED if key not in capacity]
+            where = toml.line_of("capacity") or 1
+            for key in self.missing:
+                self._wrong(f"{key} is missing in [capacity]: units per second", where, key)
+        else:
+            self.missing = list(_REQUIRED)
+
+    def _section(self, section: str, values: Mapping[str, Any], toml: Toml) -> None:
+        known = SECTIONS[section]
+        for key, value in values.items():
+            line = toml.line_of(section, key)
+            if key not in known:
+                self._wrong(_unknown_key(key, section), line, key)
+                continue
+            field = known[key]
+            self.places[field] = _Place(self.file, line, key)
+            if section != "files":
+                self.values[field] = value
+                continue
+            wrong: list[Mistake] = []
+            check.optional_text(key, value, wrong)
+            for mistake in wrong:
+                self._wrong(mistake.message, line, key)
+
+    def _costs(self, values: Mapping[str, Any], toml: Toml) -> None:
+        costs = {}
+        for code, cost in values.items():
+            line = toml.line_of("costs", code)
+            if isinstance(cost, dict):
+                fault = f"costs: write the SRV in quotation marks: {_quoted(code, cost)}"
+                self._wrong(fault, line, check.element("costs", code))
+                continue
+            costs[code] = cost
+            field = check.element("costs", code)
+            self.places[field] = _Place(self.file, line, field)
+        self.values["costs"] = costs
+
+    def _files(self, files: Mapping[str, Any], toml: Toml) -> None:
+        """Read the files that are named soundly."""
+        paths: dict[str, Path] = {}
+        for key in SECTIONS["files"]:
+            wrong: list[Mistake] = []
+            check.optional_text(key, files.get(key), wrong)
+            if files.get(key) is not None and not wrong:
+                paths[key] = self.path.parent / files[key]
+        if "event_log" in paths:
+            self.values["event_log"] = str(paths["event_log"])
+        if "allocations" in paths:
+            self._allocations(paths["allocations"])
+        if "priority_list" in paths:
+            before = len(self.found)
+            priority = _read_priority_list(paths["priority_list"], self.found)
+            if priority is not None and len(self.found) == before:
+                self.values["priority"] = priority
+
+    def _allocations(self, path: Path) -> None:
+        chosen = file_in_force(path, self.on, self.found)
+        if chosen is None:
+            return
+        file, day = chosen
+        try:
+            data = read_file(file, LARGEST_TABLE)
+        except ConfigError as error:
+            self.found += error.mistakes
+            return
+        table = self.table = read_allocations(data, str(file), self.found)
+        self.values["allocations"] = table.allocations
+        self.values["user_ids"] = table.user_ids
+        self.values["categories"] = table.categories
+        self.values["allocations_file"] = str(file)
+        self.values["effective_from"] = day
+
+    def _config(self) -> Config | None:
+        values = {**self.values, "source": self.file}
+        # What is missing is told already. A stand-in lets the other values be judged.
+        stand_in = values.get("operating_threshold", values.get("system_capacity", check.MAX_THRESHOLD))
+        for key in self.missing:
+            values[key] = stand_in
+        if isinstance(values.get("shared"), str) and _is_path(values["shared"]):
+            values["shared"] = str(self.path.parent / values["shared"])
+        try:
+            return Config(**values)
+        except ConfigError as error:
+            # What only is wrong beside a stand-in is not wrong.
+            self.found += [
+                self._placed(mistake)
+                for mistake in error.mistakes
+                if not any(key in mistake.message for key in self.missing)
+            ]
+            return None
+
+    def _placed(self, mistake: Mistake) -> Mistake:
+        """Put to a mistake of a value the place it was read from."""
+        field = mistake.field or ""
+        table = self.table
+        if field == "allocations":
+            unknown = check.as_number(self.values.get("unknown_allocation", 0.0)) or 0.0
+            threshold = check.as_number(self.values.get("operating_threshold")) or 0.0
+            if table is not None and unknown <= threshold:
+                line = table.line_above(threshold - unknown)
+                return Mistake(mistake.message, file=table.file, line=line, field="allocation")
+            field = "unknown_allocation"
+        place = self.places.get(field)
+        if place is None and table is not None:
+            place = self._row_of(field, table)
+        if place is None:
+            return Mistake(mistake.message, file=self.file, field=mistake.field)
+        message = mistake.message.removeprefix(f"{field}: ")
+        if message.startswith(f"{field} "):
+            message = place.key + message.removeprefix(field)
+        return Mistake(message, file=place.file, line=place.line, field=place.key)
+
+    @staticmethod
+    def _row_of(field: str, table: AllocationTable) -> _Place | None:
+        """Return the row of the allocations file a field such as ``allocations['Northern Energy']`` is of."""
+        for user, line in table.lines.items():
+            if field == check.element("allocations", user):
+                return _Place(table.file, line, "allocation")
+        for user_id, user in table.user_ids.items():
+            if field == check.element("user_ids", user_id):
+                return _Place(table.file, table.lines[user], "user_ids")
+        return None
+
+
+def _is_path(shared: str) -> bool:
+    """Tell a path of the shared block from a name: it has a separator in it."""
+    return "/" in shared or "\\" in shared
+
+
+def _unknown_section(section: str, values: object) -> str:
+    if isinstance(values, dict | list):
+        return f"unknown section [{section}]{check.did_you_mean(section, SECTIONS)}"
+    for other, keys in SECTIONS.items():
+        if section in keys:
+            return f"key {section!r} stands outside a section, expected it in [{other}]"
+    return f"unknown key {check.shown(section)} outside a section"
+
+
+def _unknown_key(key: str, section: str) -> str:
+    for other, keys in SECTIONS.items():
+        if key in keys:
+            return f"key {key!r} is not known in [{section}], expected it in [{other}]"
+    hint = check.did_you_mean(key, SECTIONS[section])
+    return f"unknown key {check.shown(key)} in [{section}]{hint}"
+
+
+def _quoted(code: str, value: object) -> str:
+    """Return the line that was meant by an SRV without quotation marks: TOML reads 4.8.1 as three keys."""
+    while isinstance(value, dict) and len(value) == 1:
+        ((part, value),) = value.items()
+        code = f"{code}.{part}"
+    if isinstance(value, dict):
+        return f'"{code[:20]}..." = ...'
+    return f'"{code[:20]}" = {check.shown(value)}'
+
+
+def _read_priority_list(path: Path, found: list[Mistake]) -> PriorityList | None:
+    file = str(path)
+    try:
+        toml = toml_of(read_file(path, LARGEST_FILE), file, found)
+    except ConfigError as error:
+        found += error.mistakes
+        return None
+    if toml is None:
+        return None
+    values = {}
+    for key, value in toml.values.items():
+        if key in PRIORITY_KEYS:
+            values[key] = value
+            continue
+        hint = check.did_you_mean(key, PRIORITY_KEYS)
+        fault = f"unknown key {check.shown(key)} in a priority list{hint}"
+        found.append(Mistake(fault, file=file, line=toml.line_of(key), field=key))
+    if "srvs" not in values:
+        fault = 'srvs is missing: the SRVs on the list, for example srvs = ["2.2", "7.4"]'
+        found.append(Mistake(fault, file=file, line=1, field="srvs"))
+        values["srvs"] = []
+    try:
+        return PriorityList(**values)
+    except ConfigError as error:
+        found += [_placed_in_list(mistake, toml, file) for mistake in error.mistakes]
+        return None
+
+
+def _placed_in_list(mistake: Mistake, toml: Toml, file: str) -> Mistake:
+    field = mistake.field or ""
+    key, _, index = field.partition("[")
+    path: tuple[str | int, ...] = (key, int(index[:-1])) if index else (key,)
+    line = toml.line_of(*path)
+    message = mistake.message.removeprefix(f"{field}: ")
+    if key == "effective_from" and isinstance(toml.values.get(key), str):
+        message += " (without quotation marks)"
+    return Mistake(message, file=file, line=line, field=field)
+
+
+def _in_order(found: list[Mistake]) -> list[Mistake]:
+    """Put mistakes in the order of the files as they were read, and of the lines in each."""
+    files = {file: place for place, file in enumerate(dict.fromkeys(mistake.file for mistake in found))}
+    return sorted(found, key=lambda mistake: (files[mistake.file], mistake.line or 0, mistake.column or 0))

@@ -1,0 +1,222 @@
+"""Files as strict text and strict tables: nothing is guessed, and every mistake is told with its place.
+
+A record is a line: no cell holds a line break, so that a line number means the same to the reader, to the
+editor and to whoever is rung up at night. Mistakes are appended to a list, and reading goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from os import PathLike
+from typing import NamedTuple
+
+from tmm_core.errors import ConfigError, Mistake
+
+__all__ = ["LARGEST_TABLE", "MOST_MISTAKES", "Cell", "Row", "lines_of", "read_file", "table_of"]
+
+LARGEST_TABLE = 64 << 20
+"""Bytes of a table; a million Users take about 60 MB."""
+
+MOST_MISTAKES = 1000
+"""Mistakes told of one file: it is then not the file that was meant."""
+
+_BOM = b"\xef\xbb\xbf"
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+
+
+class Cell(NamedTuple):
+    """Column of the cell's first character in its line, from 1, and its text."""
+
+    column: int
+    text: str
+
+
+class Row(NamedTuple):
+    """Line, from 1, and the cells by the name of their column."""
+
+    line: int
+    cells: Mapping[str, Cell]
+
+
+def read_file(path: str | PathLike[str], largest: int) -> bytes:
+    """Return the bytes of a file, at most one more than `largest`.
+
+    Parameters
+    ----------
+    path : path
+    largest : int
+
+    Raises
+    ------
+    ConfigError
+        It cannot be read, or is no file (a folder, a device).
+    """
+    name = os.fspath(path)
+    try:
+        kind = os.stat(name).st_mode
+        if stat.S_ISDIR(kind):
+            raise ConfigError(Mistake("is a folder, expected a file", file=name))
+        if not (stat.S_ISREG(kind) or stat.S_ISFIFO(kind)):
+            raise ConfigError(Mistake("is a device or socket, expected a file", file=name))
+        with open(name, "rb") as file:
+            return file.read(largest + 1)
+    except (OSError, ValueError) as error:  # ValueError: a NUL character in the name
+        if isinstance(error, ConfigError):
+            raise
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise ConfigError(Mistake(f"cannot be read: {reason or error}", file=name)) from None
+
+
+def lines_of(data: bytes, file: str, found: list[Mistake]) -> list[str] | None:
+    """Decode a file of UTF-8, with or without byte order mark; lines end with LF or CRLF.
+
+    Returns
+    -------
+    list of str or None
+        The lines, with U+FFFD for what cannot be read; None if nothing can.
+    """
+    if data.startswith(_UTF16):
+        found.append(Mistake("encoded in UTF-16, expected UTF-8", file=file, line=1, column=1))
+        return None
+    begin = len(found)
+    lines = []
+    for number, raw in enumerate(data.removeprefix(_BOM).split(b"\n"), start=1):
+        if len(found) - begin >= MOST_MISTAKES:
+            found.append(_no_more(file, number))
+            return None
+        try:
+            line = raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            column = len(raw[: error.start].decode("utf-8")) + 1
+            fault = f"byte 0x{raw[error.start]:02x} is not UTF-8"
+            found.append(Mistake(fault, file=file, line=number, column=column))
+            line = raw.decode("utf-8", "replace")
+        if "\0" in line:
+            column = line.index("\0") + 1
+            found.append(Mistake("a NUL byte, expected text", file=file, line=number, column=column))
+            line = line.replace("\0", "\ufffd")
+        lines.append(line.removesuffix("\r"))
+    if lines[-1] == "":  # after the line break of the last line
+        lines.pop()
+    return lines
+
+
+def table_of(
+    data: bytes, columns: Sequence[str], file: str, found: list[Mistake], *, entry: str = "User"
+) -> Iterator[Row]:
+    """Yield the sound rows of a CSV file (RFC 4180, but no line break in a cell).
+
+    Parameters
+    ----------
+    data : bytes
+    columns : sequence of str
+        The header, word for word.
+    file : str
+        Its name, for the mistakes.
+    found : list of Mistake
+        Where mistakes go, also those the caller finds in a row; reading ends when there are too many.
+    entry : str
+        What a row stands for, in the singular.
+
+    Yields
+    ------
+    Row
+    """
+    if len(data) > LARGEST_TABLE:
+        fault = f"more than {LARGEST_TABLE >> 20} MiB, expected one line a {entry}"
+        found.append(Mistake(fault, file=file))
+        return
+    begin = len(found)
+    lines = lines_of(data, file, found)
+    if lines is None:
+        return
+    if not lines:
+        fault = f"the file is empty, expected the header {','.join(columns)}"
+        found.append(Mistake(fault, file=file, line=1, column=1))
+        return
+    wrong = _header_fault(lines[0], columns, file)
+    if wrong is not None:
+        found.append(wrong)
+        return
+    if len(lines) == 1:
+        fault = f"no {entry}s after the header, expected at least one"
+        found.append(Mistake(fault, file=file, line=1))
+    for number, line in enumerate(lines[1:], start=2):
+        if len(found) - begin >= MOST_MISTAKES:
+            found.append(_no_more(file, number))
+            return
+        cells = _cells(line, number, len(columns), file, entry)
+        if isinstance(cells, Mistake):
+            found.append(cells)
+        else:
+            yield Row(number, dict(zip(columns, cells, strict=True)))
+
+
+def _no_more(file: str, line: int) -> Mistake:
+    return Mistake(f"over {MOST_MISTAKES:,} mistakes in all: no more are told", file=file, line=line)
+
+
+def _header_fault(line: str, columns: Sequence[str], file: str) -> Mistake | None:
+    if line == ",".join(columns):
+        return None
+    names = line.split(",")
+    if len(names) == 1 and (";" in line or "\t" in line):
+        separator = "semicolons" if ";" in line else "tabs"
+        fault = f"the columns are separated by {separator}, expected commas"
+        return Mistake(fault, file=file, line=1, column=1)
+    column = 1
+    for index in range(max(len(names), len(columns))):
+        given = names[index] if index < len(names) else None
+        name = columns[index] if index < len(columns) else None
+        if given != name:
+            fault = (
+                f"the header has {'nothing' if given is None else repr(given[:60])}, expected "
+                f"{'nothing' if name is None else repr(name)} (the header is {','.join(columns)})"
+            )
+            return Mistake(fault, file=file, line=1, column=column, field=name)
+        column += len(name or "") + 1
+    return None
+
+
+def _cells(line: str, number: int, expected: int, file: str, entry: str) -> list[Cell] | Mistake:
+    """Split one line; the mistake if it has no sound cells."""
+    if not line:
+        return Mistake(f"an empty line, expected a {entry}", file=file, line=number, column=1)
+    cells: list[Cell] = []
+    at = 0
+    while True:
+        start = at
+        if line.startswith('"', at):
+            parts = []
+            while True:
+                end = line.find('"', at + 1)
+                if end < 0:
+                    fault = "a quotation mark is not closed in its line"
+                    return Mistake(fault, file=file, line=number, column=start + 1)
+                parts.append(line[at + 1 : end])
+                at = end + 1
+                if not line.startswith('"', at):
+                    break
+            if at < len(line) and line[at] != ",":
+                fault = f"{line[at]!r} after a closing quotation mark, expected a comma"
+                return Mistake(fault, file=file, line=number, column=at + 1)
+            cells.append(Cell(start + 1, '"'.join(parts)))
+        else:
+            end = line.find(",", at)
+            at = len(line) if end < 0 else end
+            quote = line.find('"', start, at)
+            if quote >= 0:
+                fault = "a quotation mark inside a cell that does not begin with one"
+                return Mistake(fault, file=file, line=number, column=quote + 1)
+            cells.append(Cell(start + 1, line[start:at]))
+        if at == len(line):
+            break
+        at += 1
+    if len(cells) == expected:
+        return cells
+    hint = " (separated by semicolons: expected commas)" if len(cells) == 1 and ";" in line else ""
+    plural = "cell" if len(cells) == 1 else "cells"
+    fault = f"{len(cells)} {plural}, expected {expected}{hint}"
+    return Mistake(fault, file=file, line=number, column=cells[-1].column)
