@@ -12,12 +12,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import textwrap
 from collections.abc import Sequence
 from importlib import import_module
 from typing import NamedTuple
 
 from tmm_core import __version__
 from tmm_core.errors import TMMError
+from tmm_core.operations.terminal import columns
 
 __all__ = ["COMMANDS", "Command", "main"]
 
@@ -93,6 +95,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
+def _wrap_description(parser: argparse.ArgumentParser) -> None:
+    """Wrap the description of a command, whose formatter leaves it raw for the sake of its examples."""
+    paragraphs = (parser.description or "").split("\n\n")
+    parser.description = "\n\n".join(textwrap.fill(each, min(columns(), 100) - 2) for each in paragraphs)
+
+
 def _run(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="tmm",
@@ -110,6 +118,7 @@ def _run(arguments: list[str]) -> int:
         if command.name == asked:
             chosen = import_module(command.module)
             chosen.add_parser(subparsers)
+            _wrap_description(subparsers.choices[command.name])
         else:
             subparsers.add_parser(command.name, help=command.help)
     args = parser.parse_args(arguments)
