@@ -56,7 +56,7 @@ Traffic management events: 1
   began      active for  highest/s offered  admitted  throttled
   0.0 s  2 s (not over)                200        19        174
 
-Load: operating threshold 100, system capacity 150 Service Requests per second
+Load in Service Requests per second: threshold 100, capacity 150
                       highest second  of capacity  above threshold  above capacity  backlog  longest wait
   with the Mechanism              26       17.3 %              0 s             0 s        0           0 s
   without it                     200      133.3 %              1 s             1 s       50         0.3 s
@@ -93,6 +93,11 @@ def test_the_figures_for_programs_are_the_same(monkeypatch: pytest.MonkeyPatch) 
 def test_a_summary_fits_the_terminal(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
     assert max(map(len, lines(outcome(PLAN)))) <= columns
+    found = outcome(PLAN)
+    found.counts[:] *= 12_345_678  # hundreds of millions
+    assert max(map(len, lines(found))) <= columns
+    head = lines(found)[1]
+    assert "offered" in head and "throttled" in head
 
 
 def test_a_calm_day_says_that_nothing_was_throttled() -> None:
@@ -118,7 +123,7 @@ def test_only_the_users_that_matter_are_listed_unless_all_are_asked_for() -> Non
 def test_units_are_named_where_service_requests_cost_different_amounts() -> None:
     config = Config(150, 100, allocations={"Alpha": 60.0}, costs={"4.8.1": 5})
     said = "\n".join(lines(outcome([(0, "Alpha", "4.8.1", 2)], config), config))
-    assert "system capacity 150 units per second" in said
+    assert "Load in units per second: threshold 100, capacity 150" in said
 
 
 def test_a_users_name_cannot_write_to_the_screen() -> None:

@@ -92,6 +92,22 @@ def test_a_paragraph_fits_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert " ".join(lines).split() == ["word"] * 40
 
 
+def test_a_figure_is_not_parted_from_its_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    for width in range(12):
+        lines = terminal.paragraph("x" * (20 + width) + " lasted 2 min 30 s, or 12.5 % of it, not less")
+        assert not any(line.endswith((" 2", " 30", " 12.5")) for line in lines), lines
+
+
+def test_a_table_moves_together_where_the_terminal_is_narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    head, rows = ["name", "n", "m"], [["a" * 30, "1" * 20, "2" * 20]]
+    monkeypatch.setenv("COLUMNS", "76")
+    assert terminal.table_width(head, rows) == 76
+    assert [len(line) for line in terminal.table(head, rows, terminal.Paint())][1] == 76
+    monkeypatch.setenv("COLUMNS", "75")
+    assert [len(line) for line in terminal.table(head, rows, terminal.Paint())][1] == 74
+
+
 def test_progress_without_a_terminal_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with terminal.progress("Working", 10) as progress:
         progress(5)

@@ -93,7 +93,6 @@ def _users(outcome: Outcome, config: Config, paint: Paint, all_users: bool) -> I
         named, key=lambda slot: (-outcome.counts[slot, Decision.THROTTLED], -outcome.counts[slot].sum(), slot)
     )
     shown = order if all_users or len(order) <= _MOST_USERS + 1 else order[:_MOST_USERS]
-    narrow = terminal.columns() < 96
     head = ["Service User", "allocation/s", "offered", "priority", "within", "spare", "throttled", ""]
 
     def row(name: str, allocation: float, counts: Any) -> list[str]:
@@ -109,8 +108,11 @@ def _users(outcome: Outcome, config: Config, paint: Paint, all_users: bool) -> I
     if rest:
         rows.append(row(f"{len(rest)} other Users", rates(rest), outcome.counts[rest].sum(axis=0)))
     rows.append(row("all", rates(order), outcome.counts.sum(axis=0)))
-    if narrow:  # the allocation is in the files as well
-        head, rows = head[:1] + head[2:], [cells[:1] + cells[2:] for cells in rows]
+    for unneeded in ("allocation/s", "priority", "spare"):  # they are in the files as well
+        # Closer together is better than less.
+        if terminal.table_width(head, rows, 2 if unneeded == "allocation/s" else 1) > terminal.columns():
+            place = head.index(unneeded)
+            head, rows = _without_column(head, place), [_without_column(cells, place) for cells in rows]
     lines = terminal.table(head, rows, paint)
     yield paint.bold("Service Requests by outcome")
     yield lines[0]
@@ -120,6 +122,10 @@ def _users(outcome: Outcome, config: Config, paint: Paint, all_users: bool) -> I
         "priority: on the priority list; within: inside the allocation; spare: above it, admitted"
     ):
         yield paint.faint(line)
+
+
+def _without_column(cells: list[str], place: int) -> list[str]:
+    return cells[:place] + cells[place + 1 :]
 
 
 def _events(outcome: Outcome, paint: Paint, clock: Callable[[float], str]) -> Iterator[str]:
@@ -144,9 +150,7 @@ def _load(outcome: Outcome, config: Config, paint: Paint, clock: Callable[[float
     capacity, threshold = config.system_capacity, config.operating_threshold
     uniform = all(cost == 1 for cost in config.costs.values())
     unit = "Service Requests" if uniform else "units"
-    yield paint.bold(
-        f"Load: operating threshold {number(threshold)}, system capacity {number(capacity)} {unit} per second"
-    )
+    yield paint.bold(f"Load in {unit} per second: threshold {number(threshold)}, capacity {number(capacity)}")
     rows = []
     for label, queue in (("with the Mechanism", outcome.admitted), ("without it", outcome.offered)):
         rows.append(

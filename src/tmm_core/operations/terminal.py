@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -34,9 +35,11 @@ __all__ = [
     "print_json",
     "progress",
     "table",
+    "table_width",
 ]
 
 _REDRAW_S = 0.1
+_FIGURE = re.compile(r"(\d) (%|s|ms|min|h|days|million)(?!\w)")
 
 
 def plain(text: str, width: int = 60) -> str:
@@ -113,23 +116,37 @@ def columns() -> int:
 
 
 def paragraph(text: str, indent: str = "  ") -> list[str]:
-    """Return text as lines that fit the terminal."""
+    """Return text as lines that fit the terminal; a figure stays with its unit."""
     width = max(40, min(columns(), 116))
-    return textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
+    text = _FIGURE.sub("\\1\0\\2", text)
+    lines = textwrap.wrap(
+        text, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
+    )
+    return [line.replace("\0", " ") for line in lines]
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], paint: Paint, *, left: int = 1) -> list[str]:
-    """Return the lines of a table; the first `left` columns are aligned left, the others right."""
+    """Return the lines of a table, closer together where the terminal is narrow.
+
+    The first `left` columns are aligned left, the others right.
+    """
     widths = [max(len(row[place]) for row in [head, *rows]) for place in range(len(head))]
+    gap = "  " if table_width(head, rows) <= columns() else " "
 
     def line(cells: Sequence[str]) -> str:
         shown = [
             cell.ljust(width) if place < left else cell.rjust(width)
             for place, (cell, width) in enumerate(zip(cells, widths, strict=True))
         ]
-        return "  " + "  ".join(shown).rstrip()
+        return "  " + gap.join(shown).rstrip()
 
     return [paint.bold(line(head)), *[line(row) for row in rows]]
+
+
+def table_width(head: Sequence[str], rows: Sequence[Sequence[str]], gap: int = 2) -> int:
+    """Return how many columns of a terminal a table takes."""
+    widths = [max(len(row[place]) for row in [head, *rows]) for place in range(len(head))]
+    return 2 + sum(widths) + gap * (len(widths) - 1)
 
 
 def finished(requests: int, decided_s: float, took_s: float, files: Sequence[Path]) -> Iterator[str]:
