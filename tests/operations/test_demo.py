@@ -164,3 +164,15 @@ def test_ten_million_requests_take_less_than_thirty_seconds(tmp_path: Path) -> N
     assert monotonic() - began < 30
     assert 9_500_000 < demo.outcome.requests < 10_500_000
     assert demo.outcome.offered.highest > 20_000
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_the_documentation_shows_what_the_demonstration_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    assert main(["demo", "--out", str(tmp_path)]) == 0
+    said = capsys.readouterr().out.partition("\n  Decided at")[0].rstrip()
+    page = Path(__file__).parents[2] / "docs" / "demo-and-replay.md"
+    assert f"$ tmm demo\n{said}\n```" in page.read_text(encoding="utf-8")
