@@ -12,14 +12,14 @@ from cpython.pycapsule cimport PyCapsule_New
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport calloc, free
 from .arrays cimport check_arrays, first_beyond
-from .atomic cimport publish, read, read_published, swap_if, write
+from .atomic cimport add, publish, read, read_published, swap_if, write
 from .batch cimport Batch, Workspace, clamped, decide_batch, free_workspace, make_workspace
 from .clock cimport clock_early, clock_exact, clock_step
 from .decide cimport FREE_THREADED, decide
 from .gcra cimport stamp_of
 from .layout cimport (
     LAYOUT_VERSION, LINE, OUTCOMES, SPARE_CAPACITY, THROTTLED, Control, Rule, Settings, SlabHead, Words,
-    block_size, open_door, slab_at,
+    block_size, count_of, open_door, slab_at, units_of,
 )
 from .load cimport waiting
 from .retry cimport take_place
@@ -268,12 +268,31 @@ cdef class Engine:
         -------
         dict of str to int
             `priority`, `own` (whether the own bucket conforms), `own_wait_ns`, `active`, `brake` (whether it
-            stops spare admissions), `level`, `spare` (whether the spare bucket conforms), `outcome`.
+            stops spare admissions), `level`, `spare` (whether the spare bucket conforms), `outcome`; the words it
+            follows from, each read once: `now` (ns), `tat`, `spare_tat`, `backlog` (stamps), `generation`.
         """
         cdef int64_t at = clock_exact() if now is None else now
         if user >= self.users or srv >= self.srvs:
             self.refuse_slots(user, srv)
         return look(&self.door, self.slab, user, srv, at)
+
+    def admit_recorded(self, uint32_t user, uint32_t srv, now=None):
+        """Decide on one Service Request; a refusal comes with its grounds. Slower than `admit`; *thread-safe*.
+
+        Returns
+        -------
+        Decision, dict or None
+            The words a refusal follows from, as from `peek`, which decided it: a refusal writes nothing but counts.
+            None for all else.
+        """
+        cdef int64_t at = clock_exact() if now is None else now
+        self.tick_if_due(self.slab, at)
+        grounds = self.peek(user, srv, at)
+        if grounds["outcome"] != THROTTLED:
+            return self.admit_at(user, srv, at), None
+        add(count_of(&self.door, self.slab, user, THROTTLED, srv), 1)
+        add(units_of(self.slab, user) + THROTTLED, grounds["cost"])
+        return self.answer(THROTTLED), grounds
 
     def gate(self, user_id, resolve):
         """Return a handle for one User; `resolve(user_id)` gives slot and generation when the terms have changed."""

@@ -111,26 +111,26 @@ cdef inline void add_up_units(Door* door, int64_t users, int64_t* total) noexcep
 
 
 cdef inline object look(Door* door, SlabHead* slab, uint32_t user, uint32_t srv, int64_t at):
+    """What would be decided and on what grounds: every word is read once, so the answer follows from those returned."""
     cdef Terms terms
-    cdef int64_t now = stamp_of(at), longest, wait = 0, level, spare_base, outcome
-    cdef bint own = False, spare = False, braked
-    read_terms(door, user, srv, &terms)
+    cdef int64_t now = stamp_of(at), longest, wait = 0, spare_base, outcome
+    cdef int64_t generation = read_terms(door, user, srv, &terms)
+    cdef int64_t tat = read(&door.words[user].tat), spare_tat = read(&door.words[user].spare_tat)
+    cdef int64_t level = read(&door.control.level), backlog = backlog_at(door, slab, &terms, now)
+    cdef bint own = False, spare = False, on = active(door.control), braked = backlog > terms.brake
     if terms.rule.interval:
-        wait = base_of(read(&door.words[user].tat), now, terms.rule.tolerance,
-                       terms.longest_cost * terms.rule.interval) - terms.rule.tolerance
+        wait = base_of(tat, now, terms.rule.tolerance, terms.longest_cost * terms.rule.interval) - terms.rule.tolerance
         own = wait <= 0
-    braked = backlog_at(door, slab, &terms, now) > terms.brake
-    level = read(&door.control.level)
     if terms.sharing != HARD and not braked:
         spare = terms.sharing == FIRST_COME
         if not spare and level > 0:
             longest = terms.longest_cost * spare_interval(terms.rule.share_interval, level)
-            spare_base = base_of(read(&door.words[user].spare_tat), now, terms.spare_tolerance, longest)
+            spare_base = base_of(spare_tat, now, terms.spare_tolerance, longest)
             spare = spare_base <= terms.spare_tolerance
-    outcome = 3 if terms.service & 1 else 2 if own else 1 if spare or not active(door.control) else 0
+    outcome = 3 if terms.service & 1 else 2 if own else 1 if spare or not on else 0
     return {
         "priority": terms.service & 1, "cost": terms.service >> 1, "own": own,
         "own_wait_ns": (max(wait, <int64_t>0) + 127) >> 7, "allocated": terms.rule.interval != 0,
-        "active": active(door.control), "sharing": terms.sharing, "brake": braked, "level": level, "spare": spare,
-        "outcome": outcome,
+        "active": on, "sharing": terms.sharing, "brake": braked, "level": level, "spare": spare,
+        "outcome": outcome, "now": at, "tat": tat, "spare_tat": spare_tat, "backlog": backlog, "generation": generation,
     }

@@ -44,6 +44,10 @@ COMMANDS = (
     Command(
         "replay", "tmm_core.operations.replay_cli", "show what the Mechanism would have done to a request log"
     ),
+    Command("events", "tmm_core.operations.events_cli", "list or follow events, faults and changes"),
+    Command(
+        "audit", "tmm_core.operations.audit_cli", "decide recorded throttled requests again, and compare"
+    ),
     Command(
         "demo", "tmm_core.operations.demo_cli", "play a day of traffic at DSP peak volume through the engine"
     ),
