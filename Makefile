@@ -61,7 +61,7 @@ bench-quick: $(INSTALLED) $(call group,bench)  ## Run the benchmarks that have '
 fuzz: $(INSTALLED) $(call group,test) $(call group,fuzz)  ## Fuzz the DUIS header reader for a minute (Linux, where atheris has a wheel)
 	$(BIN)/python tests/gateway/fuzz_duis.py -max_total_time=60 $(ARGS)
 
-prove: $(INSTALLED) $(call group,test) $(call group,package)  ## Run every test, the slow ones too, with many more examples (hours)
+prove: $(INSTALLED) $(call group,test) $(call group,prove) $(call group,package)  ## Run every test, the slow ones too, with many more examples (hours)
 	TMM_HYPOTHESIS_PROFILE=deep $(PYTEST) --timeout=7200 $(ARGS)
 
 package: $(INSTALLED) $(call group,test) $(call group,package)  ## Build sdist and wheel and check both

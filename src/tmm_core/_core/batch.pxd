@@ -250,6 +250,7 @@ cdef inline int64_t tally_terms(Door* door, Workspace* work, Batch* batch, Terms
     cdef uint32_t user, service
     while True:
         generation = read_terms(door, 0, 0, terms)
+        batch.uniform = read(&door.control.settings[generation & 1].uniform)
         for i in range(door.srv_slots):
             service = door.services[(generation & 1) * door.srv_slots + i]
             work.priority[i] = service & 1
@@ -357,7 +358,8 @@ cdef inline void decide_group(Door* door, SlabHead* slab, Workspace* work, Batch
     cdef int64_t level = level_now(door, slab, &terms, stamp_of(batch.now))
     cdef int64_t admitted = grant_all(door, slab, work, batch, &terms, found, level)
     admitted += hand_out(door, slab, work, batch, &terms, start, n, level)
-    charge_load(door, slab, &terms, admitted, stamp_of(batch.now), batch.now, batch.shared)
+    if admitted:
+        charge_load(door, slab, &terms, admitted, stamp_of(batch.now), batch.now, batch.shared)
     forget(work, found)
 
 

@@ -54,7 +54,10 @@ cdef inline int64_t take_place(Door* door, uint32_t user, int64_t now_ns) noexce
             longest = -1
         if recheck(&control.generation) == generation:
             break
-    if longest >= 0:
+    if longest < 0:
+        # Nothing allocated: its share may come, but never at once.
+        ready = interval
+    else:
         ready = max(base_of(read(&door.words[user].tat), now, tolerance, longest) - tolerance, <int64_t>0)
     while True:
         place = next_place(found, ready, interval, cap, now)

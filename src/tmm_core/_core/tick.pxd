@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int64_t
 from .atomic cimport add, publish, read, swap_if, write
-from .gcra cimport SKEW, STAMP_SHIFT, WRAPPED, ahead, stamp_of
+from .gcra cimport SKEW, STAMP_SHIFT, WRAPPED, ahead, plus, stamp_of
 from .layout cimport (
     OUTCOMES, SPARE_CAPACITY, THROTTLED, WITHIN_ALLOCATION, PRIORITY, Control, Door, Settings, SlabHead, Words,
     slab_at, units_of,
@@ -32,15 +32,15 @@ cdef inline bint tick_due(Control* control, int64_t tick_ns, int64_t now) noexce
     return since >= tick_ns or since < -(SKEW >> STAMP_SHIFT)
 
 
-cdef inline void refresh(int64_t* word, int64_t now) noexcept nogil:
-    """Keep a long idle word from wrapping round to the future."""
+cdef inline void refresh(int64_t* word, int64_t now, int64_t past, bint idle) noexcept nogil:
+    """Keep a long idle word from wrapping round to the future: let it be `past`."""
     cdef int64_t found = read(word)
     cdef int64_t lead = ahead(found, now)
-    if lead < -WRAPPED or lead > WRAPPED:
-        swap_if(word, &found, now)
+    if idle or lead < -WRAPPED or lead > WRAPPED:
+        swap_if(word, &found, past)
 
 
-cdef inline int64_t survey(Door* door, Settings* settings, int half, int64_t span_us, int64_t stamp,
+cdef inline int64_t survey(Door* door, Settings* settings, int half, int64_t span_us, int64_t stamp, bint idle,
                            int64_t* totals, Scratch* scratch) noexcept nogil:
     """Add up all units by outcome and estimate each User's excess; returns how many Users are in excess."""
     cdef int64_t user, slab, outcome, above, rate, found = 0
@@ -59,9 +59,9 @@ cdef inline int64_t survey(Door* door, Settings* settings, int half, int64_t spa
         for outcome in range(OUTCOMES):
             totals[outcome] += own[outcome]
         words = &door.words[user]
-        refresh(&words.tat, stamp)
-        refresh(&words.spare_tat, stamp)
-        refresh(&words.horizon, stamp)
+        refresh(&words.tat, stamp, stamp, idle)
+        refresh(&words.spare_tat, stamp, stamp, idle)
+        refresh(&words.horizon, stamp, plus(stamp, -(WRAPPED >> 1)), idle)
         above = own[SPARE_CAPACITY] + own[THROTTLED]
         if above == words.excess_seen and words.excess_rate == 0:
             continue
@@ -110,6 +110,7 @@ cdef inline bint tick(Door* door, SlabHead* own, Scratch* scratch, int64_t now) 
     cdef int64_t since = read(&control.tick_at), free = 0, span_us, outcome, grown, n, spare, held
     cdef int64_t totals[4]
     cdef int64_t offered = 0, admitted = 0
+    cdef bint idle
     if not tick_due(control, settings.tick_ns, now) or not swap_if(&scratch.busy, &free, 1):
         return False
     if not swap_if(&control.tick_at, &since, now):
@@ -119,12 +120,16 @@ cdef inline bint tick(Door* door, SlabHead* own, Scratch* scratch, int64_t now) 
     if span_us > 0:
         # Whole microseconds only; what is left over belongs to the next tick.
         write(&control.tick_at, since + span_us * 1000)
+        # After half a year without a tick a stamp no longer tells past from future; this clock does.
+        idle = span_us > (WRAPPED >> STAMP_SHIFT) // 1000
+        refresh(&control.backlog, stamp_of(now), stamp_of(now), idle)
+        refresh(&control.retry_until, stamp_of(now), stamp_of(now), idle)
         span_us = min(span_us, <int64_t>SPAN_MAX_US)
         if own != NULL:
             held = own.pending
             write(&own.pending, 0)
             charge_backlog(&control.backlog, held * settings.unit, stamp_of(now), settings.ceiling)
-        n = survey(door, settings, half, span_us, stamp_of(now), totals, scratch)
+        n = survey(door, settings, half, span_us, stamp_of(now), idle, totals, scratch)
         for outcome in range(OUTCOMES):
             grown = min(totals[outcome] - read(&control.seen[outcome]), <int64_t>1 << 32)
             write(&control.seen[outcome], totals[outcome])

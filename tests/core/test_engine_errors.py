@@ -1,0 +1,157 @@
+"""What the engine says to wrong arrays, wrong slots and a wrong block; and that nothing has been decided then."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from block import Block
+
+from tmm_core import Config, Decision, Mechanism
+from tmm_core._core import engine as native
+from tmm_core.memory import private_block
+
+CONFIG = Config(200, 100, allocations={"Northern Energy": 10.0})
+
+
+def uint32(*values: int) -> Any:
+    return np.array(values, dtype=np.uint32)
+
+
+def uint16(*values: int) -> Any:
+    return np.array(values, dtype=np.uint16)
+
+
+WRONG: list[tuple[Any, Any, Any, type[Exception], str]] = [
+    ([0], uint16(0), None, TypeError, "users must be an ndarray of uint32, found list"),
+    (uint32(0), [0], None, TypeError, "srvs must be an ndarray of uint16, found list"),
+    (uint32(0), uint16(0), [0], TypeError, "out must be an ndarray of uint8, found list"),
+    (uint16(0), uint16(0), None, TypeError, "users must be of dtype uint32, found uint16"),
+    (uint32(0), uint32(0), None, TypeError, "srvs must be of dtype uint16, found uint32"),
+    (uint32(0).astype(">u4"), uint16(0), None, TypeError, "users must be of dtype uint32, found >u4"),
+    (uint32(0, 1), uint16(0), None, ValueError, "of one length, found 2, 1 and 2"),
+    (
+        uint32(0, 1).reshape(1, 2),
+        uint16(0),
+        np.zeros(1, np.uint8),
+        ValueError,
+        "users must have one dimension, found 2",
+    ),
+    (uint32(0, 1, 0, 1)[::2], uint16(0, 0), None, ValueError, "users must be contiguous and aligned"),
+    (uint32(9), uint16(0), None, IndexError, r"users\[0\]: slot 9 does not exist, expected 0 to 1"),
+    (uint32(0, 2), uint16(0, 0), None, IndexError, r"users\[1\]: slot 2 does not exist"),
+    (
+        uint32(0, 0),
+        uint16(0, 900),
+        None,
+        IndexError,
+        r"srvs\[1\]: number 900 does not exist, expected 0 to 129",
+    ),
+]
+
+
+@pytest.mark.parametrize(("users", "srvs", "out", "error", "words"), WRONG, ids=[case[4] for case in WRONG])
+def test_a_wrong_batch_is_refused_and_nothing_is_decided(
+    users: Any, srvs: Any, out: Any, error: type[Exception], words: str
+) -> None:
+    block = Block(CONFIG)
+    before = block.memory.copy()
+    with pytest.raises(error, match=words):
+        block.engine.admit_many(users, srvs, out, 0)
+    assert np.array_equal(block.memory, before)
+
+
+def test_out_must_be_writable_and_apart_from_what_is_read() -> None:
+    block = Block(CONFIG)
+    users, srvs = uint32(0, 1), uint16(0, 0)
+    fixed = np.zeros(2, dtype=np.uint8)
+    fixed.flags.writeable = False
+    with pytest.raises(ValueError, match="out must be writable"):
+        block.engine.admit_many(users, srvs, fixed)
+    for array in (users, srvs):
+        with pytest.raises(ValueError, match="out must not overlap users or srvs"):
+            block.engine.admit_many(users, srvs, array.view(np.uint8)[:2])
+
+
+def test_arrays_that_are_only_read_may_be_read_only_and_empty() -> None:
+    block = Block(CONFIG)
+    users, srvs = uint32(0, 1), uint16(0, 0)
+    users.flags.writeable = srvs.flags.writeable = False
+    assert block.engine.admit_many(users, srvs, now=0).tolist() == [1, 2]
+    assert block.engine.admit_many(users[:0], srvs[:0], now=0).size == 0
+
+
+def test_every_scalar_call_checks_its_slots() -> None:
+    mechanism = Mechanism(CONFIG, start=0)
+    for call in (
+        lambda: mechanism.admit(2, 0),
+        lambda: mechanism.admit_at(2, 0, 0),
+        lambda: mechanism.retry_after(2),
+        lambda: mechanism.engine.peek(2, 0, 0),
+        lambda: mechanism.engine.words(2),
+    ):
+        with pytest.raises(
+            IndexError, match=r"users: slot 2 does not exist, expected 0 to 1 \(see Mechanism.user\)"
+        ):
+            call()
+    with pytest.raises(
+        IndexError, match=r"srvs: number 130 does not exist, expected 0 to 129 \(see Mechanism.srv\)"
+    ):
+        mechanism.admit_at(0, 130, 0)
+    with pytest.raises(IndexError, match="srvs: number 130"):
+        mechanism.gate("Northern Energy").admit(130)
+    for negative in (-1, 2**32):
+        with pytest.raises(OverflowError):
+            mechanism.admit_at(negative, 0, 0)
+    assert not mechanism.engine.counts().any()
+
+
+def test_a_closed_mechanism_says_so_in_every_call() -> None:
+    mechanism = Mechanism(CONFIG, start=0)
+    gate = mechanism.gate("Northern Energy")
+    mechanism.close()
+    for call in (
+        lambda: mechanism.admit(0, 0),
+        lambda: mechanism.admit_at(0, 0, 0),
+        lambda: mechanism.retry_after(0),
+        lambda: mechanism.admit_many(uint32(0), uint16(0)),
+        lambda: gate.admit(0),
+        lambda: gate.admit_at(0, 0),
+        lambda: gate.retry_after(),
+    ):
+        with pytest.raises(ValueError, match="the Mechanism is closed"):
+            call()
+
+
+def test_a_block_that_does_not_fit_is_refused() -> None:
+    size = native.block_nbytes(2, 3, 1)
+    ready = tuple(Decision)
+    good = private_block(size)
+    with pytest.raises(ValueError, match="bytes aligned to 64; found"):
+        native.Engine(good[:-64], 2, 3, 1, ready, 0, 1, 0)
+    with pytest.raises(ValueError, match="writable, contiguous array of bytes"):
+        native.Engine(good.view(np.int64), 2, 3, 1, ready, 0, 1, 0)
+    with pytest.raises(ValueError, match="no block has 0 Users"):
+        native.Engine(good, 0, 3, 1, ready, 0, 1, 0)
+    with pytest.raises(ValueError, match="expected 4 outcomes, found 1"):
+        native.Engine(good, 2, 3, 1, ready[:1], 0, 1, 0)
+    native.Engine(good, 2, 3, 1, ready, 0, 1, 0)
+    with pytest.raises(ValueError, match="2 Users, 3 SRVs and 1 slabs; expected layout"):
+        native.Engine(good, 1, 3, 1, ready, 0, 1, 0)
+
+
+def test_terms_of_the_wrong_shape_are_refused() -> None:
+    block = Block(CONFIG)
+    from tmm_core.mechanism import terms_of
+
+    settings, rules, services = terms_of(CONFIG, block.names, block.srvs)
+    with pytest.raises(ValueError, match="rules for 2 to 2 Users with 4 terms each expected, found 1 with 4"):
+        block.engine.apply(settings, rules[:1], services, 0)
+    with pytest.raises(ValueError, match="130 SRVs expected, found 129"):
+        block.engine.apply(settings, rules, services[1:], 0)
+    with pytest.raises(KeyError, match="brake"):
+        block.engine.apply(
+            {key: value for key, value in settings.items() if key != "brake"}, rules, services, 0
+        )
+    assert block.engine.generation == 1
