@@ -200,11 +200,12 @@ def allocations_of(value: object, found: list[Mistake]) -> dict[str, float]:
         faults = [each for each in (name_fault(name), allocation_fault(allocation)) if each is not None]
         found += [Mistake(f"{field}: {each}", field=field) for each in faults]
         checked = as_number(allocation)
-        if isinstance(name, str) and checked is not None:
+        if isinstance(name, str):
             user = canonical_id(name)
             if user in good:  # an EUI-64 as a name, once in upper and once in lower case
                 found.append(Mistake(f"{field}: User {user!r} is listed twice", field=field))
-            good[user] = checked
+            # One that is told already still has its User, lest its identifiers be told as well.
+            good[user] = 0.0 if checked is None else checked
     return good
 
 
