@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 
@@ -42,16 +44,23 @@ def random_second(number: int, chance: np.random.Generator, n: int) -> TrafficSe
 def test_the_tallies_are_the_engines_own_counts(seed: int, costs: dict[str, int]) -> None:
     chance = np.random.default_rng(seed)
     rows: list[Row] = []
+    throttled, highest = Counter[int](), Counter[int]()
     with Mechanism(config(costs=costs), start=0) as mechanism:
         drive = Drive(mechanism, on_row=rows.append)
         for number in range(60):
-            drive.feed(random_second(number, chance, int(chance.integers(0, 400))))
+            fed = random_second(number, chance, int(chance.integers(0, 400)))
+            out = drive.feed(fed)
+            throttled.update(set(fed.users[out == Decision.THROTTLED].tolist()))
+            for user, n in Counter(fed.users.tolist()).items():
+                highest[user] = max(highest[user], n)
         outcome = drive.finish()
         counts, units = mechanism.snapshot().counts, mechanism.engine.units()
     n = len(outcome.users)
     assert outcome.activations >= 1 and outcome.of(Decision.THROTTLED) > 0  # else this proves little
     assert (outcome.counts == counts.sum(axis=1)[:n]).all()
     assert outcome.unknown_srv == counts[:, 0].sum()
+    assert outcome.seconds_throttled.tolist() == [throttled[user] for user in range(n)]
+    assert outcome.highest_offered.tolist() == [highest[user] for user in range(n)]
     for decision in Decision:
         assert outcome.of(decision) == sum(row.counts[decision] for row in rows)
     assert sum(row.offered_units for row in rows) == units.sum()

@@ -130,6 +130,11 @@ def test_iso_times_are_what_datetime_says(moments: list[datetime], offset: int) 
     assert alike(texts) == expected
 
 
+@pytest.mark.parametrize("odd", [".2x0Z", ".2/0Z", ".2:0Z", ".250z", ",250Z", ".25+1Z"])
+def test_a_fraction_that_is_not_like_the_first_is_left_to_the_careful_way(odd: str) -> None:
+    assert alike(["2026-12-01T00:00:00.250Z", "2026-12-01T00:00:01" + odd]) is None
+
+
 TAILS = st.text(alphabet="0123456789.,:+-Zz x", max_size=7)
 HEADS = st.sampled_from(["2026-12-01T00:00:00", "2026-12-01T00:00:59", "1796083200", "1796083200123", "x"])
 

@@ -182,10 +182,25 @@ def test_a_second_as_text() -> None:
 
 @pytest.fixture
 def tmm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """Run ``tmm replay`` in a folder, with the configuration of this file."""
-    monkeypatch.setattr(Config, "load", classmethod(lambda cls, path: CONFIG))
+    """Run ``tmm replay`` in a folder, with `CONFIG` as files."""
     monkeypatch.setenv("COLUMNS", "100")
-    (tmp_path / "tmm.toml").write_text("", encoding="utf-8")
+    (tmp_path / "tmm.toml").write_text(
+        "[capacity]\nsystem_capacity = 150\noperating_threshold = 100\n"
+        "[mechanism]\nhold_s = 2\n"
+        '[files]\nallocations = "allocations.csv"\npriority_list = "priority-list.toml"\n'
+        "[unknown_users]\nallocation = 10\n",
+        encoding="utf-8",
+    )
+    (tmp_path / "allocations.csv").write_text(
+        "user,category,user_ids,allocation\n"
+        "Alpha,large-supplier,90-B3-D5-1F-30-01-00-00,60\n"
+        "Beta,small-supplier,,20\n",
+        encoding="utf-8",
+    )
+    (tmp_path / "priority-list.toml").write_text(
+        'version = "1"\neffective_from = 2026-01-01\napproved_by = "nobody"\nsource = "test"\nsrvs = ["7.4"]\n',
+        encoding="utf-8",
+    )
 
     def run(text: str | None, *arguments: str) -> int:
         log = tmp_path / "requests.csv"
@@ -284,6 +299,16 @@ def test_a_wrong_command_is_refused(
 ) -> None:
     assert tmm(None, *arguments) == 2
     assert "usage:" in capsys.readouterr().err
+
+
+def test_a_wrong_configuration_is_told_before_the_log_is_read(
+    tmm: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toml = tmp_path / "tmm.toml"
+    toml.write_text(toml.read_text(encoding="utf-8").replace("150", "50"), encoding="utf-8")
+    assert tmm(LOG) == 1
+    assert "operating_threshold 100 is above system_capacity 50" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_log_that_is_not_there_is_an_error_of_one_line(

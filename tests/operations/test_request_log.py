@@ -6,6 +6,7 @@ import gzip
 import io
 import random
 import sys
+import tracemalloc
 import types
 from pathlib import Path
 
@@ -181,6 +182,26 @@ def test_an_open_quote_does_not_swallow_the_lines_that_follow(tmp_path: Path) ->
     found, notes = read(f'{HEADER}\n{GOOD}\n1,"a,b\n{GOOD}\n1,c",d\n{GOOD}\n', tmp_path)
     assert [line[0] for line in found] == [2, 4, 6]
     assert notes.bad == 2
+
+
+def test_a_field_too_few_and_one_too_many_do_not_make_two_lines(tmp_path: Path) -> None:
+    # Cell by cell this reads as two whole lines.
+    found, notes = read(f"{HEADER}\n1796083200,alpha\n4.1.1,1796083201,beta,7.4\n{GOOD}\n", tmp_path)
+    assert [line[0] for line in found] == [4]
+    assert [bad.line for bad in notes.first_bad] == [2, 3]
+
+
+def test_a_line_without_end_costs_no_memory(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_bytes(
+        f"{HEADER}\n{GOOD}\n".encode() + b"x" * 40_000_000 + f"\n{GOOD}\n".encode()
+    )
+    tracemalloc.start()
+    try:
+        with RequestLog(tmp_path / "log.csv") as log:
+            assert [line[0] for line in lines(log)] == [2, 4]
+        assert tracemalloc.get_traced_memory()[1] < 8_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_blank_lines_are_no_fault(tmp_path: Path) -> None:
