@@ -140,16 +140,16 @@ def test_a_wrong_header_is_told(header: str, told: str, tmp_path: Path) -> None:
 
 def test_of_very_many_mistakes_a_thousand_are_told(tmp_path: Path) -> None:
     found = mistakes(write(tmp_path, csv=f"{COLUMNS}\n" + "A,other,,x\n" * 3000))
-    # The first row has one mistake, every other one two: User A again, and its allocation. 1 + 2 * 500 is over.
+    # The first row has one mistake, every other one two: User A again, and its allocation. 1 + 2 * 500 are over 1000.
     assert len(found) == 1002
-    assert found[-1] == "allocations.csv:503: over 1,000 mistakes in all: no more are told"
+    assert found[-1] == "allocations.csv:503: 1000 mistakes so far: not read any further"
 
 
 def test_a_table_that_is_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tmm_core.policy.tables.LARGEST_TABLE", 2 << 20)
+    monkeypatch.setattr("tmm_core.policy.allocation_files.LARGEST_TABLE", 2 << 20)
     rows = "".join(f"User {number},other,,0\n" for number in range(150_000))
     assert mistakes(write(tmp_path, csv=f"{COLUMNS}\n{rows}")) == [
-        "allocations.csv: more than 2 MiB, expected one line a User"
+        "allocations.csv: more than 2 MiB, expected an allocations file"
     ]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tmm_core.errors import Mistake
 from tmm_core.policy import validation as check
-from tmm_core.policy.tables import Cell, table_of
+from tmm_core.policy.tables import LARGEST_TABLE, Cell, table_of
 
 __all__ = ["COLUMNS", "AllocationTable", "dated_files", "file_in_force", "first_day_of", "read_allocations"]
 
@@ -116,7 +116,9 @@ def read_allocations(data: bytes, file: str, found: list[Mistake]) -> Allocation
     """Read the bytes of an allocations file; what is wrong goes to `found`, row by row."""
     table = AllocationTable(file)
     reader = _Reader(table, found)
-    for line, cells in table_of(data, COLUMNS, file, found):
+    for line, cells in table_of(
+        data, COLUMNS, file, found, kind="an allocations file", largest=LARGEST_TABLE
+    ):
         user = reader.user(cells["user"], line)
         category = cells["category"].text
         if category not in check.CATEGORIES:

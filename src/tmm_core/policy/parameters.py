@@ -17,7 +17,8 @@ from typing import Any
 
 from tmm_core.errors import ConfigError, Mistake
 from tmm_core.policy.portfolio import METER_KINDS
-from tmm_core.policy.toml_places import LARGEST_FILE, Places, read_file, read_toml
+from tmm_core.policy.tables import read_file
+from tmm_core.policy.toml_places import LARGEST_FILE, Places, read_toml
 from tmm_core.policy.validation import CATEGORIES, HIDDEN, MAX_THRESHOLD, did_you_mean, shown
 
 __all__ = ["NOTICE", "QUANTA_PER_UNIT", "SECONDS_PER_DAY", "Parameters"]

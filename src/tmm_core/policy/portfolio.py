@@ -8,12 +8,12 @@ from __future__ import annotations
 import re
 import unicodedata
 from calendar import monthrange
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from tmm_core.errors import ConfigError, Mistake
-from tmm_core.policy.toml_places import read_file
+from tmm_core.policy.tables import Cell, read_file, table_of
 from tmm_core.policy.validation import CATEGORIES, shown
 
 __all__ = ["CATEGORIES", "COLUMNS", "METER_KINDS", "Portfolio", "UserPortfolio"]
@@ -38,7 +38,6 @@ MOST_REQUESTS = 1_000_000_000_000
 
 LONGEST_NAME = 100
 LARGEST_FILE = 64 << 20
-MOST_MISTAKES = 1000
 
 _EUI_64 = re.compile(r"[0-9A-F]{2}(-[0-9A-F]{2}){7}")
 _COUNT = re.compile(r"[0-9]+")
@@ -144,10 +143,6 @@ class Portfolio:
         return cls(month, tuple(users))
 
 
-Cell = tuple[int, str]
-"""Column of the first character in its line, from 1, and the text."""
-
-
 class _Reader:
     """Reads one file and remembers every mistake of it."""
 
@@ -163,107 +158,12 @@ class _Reader:
         self.mistakes.append(Mistake(message, file=self.file, line=line, column=column, field=field))
 
     def rows(self, data: bytes) -> list[UserPortfolio]:
-        lines = self._lines(data)
-        if not lines or not self._header(lines[0]):
-            return []
-        users = []
-        for number, line in enumerate(lines[1:], start=2):
-            if len(self.mistakes) >= MOST_MISTAKES:  # a hostile file would fill the memory
-                self.wrong(f"{len(self.mistakes)} mistakes so far: not read any further", number)
-                break
-            if not line:
-                self.wrong("an empty line, expected a User", number, 1)
-            elif (cells := self._split(line, number)) is not None:
-                users.append(self._user(dict(zip(COLUMNS, cells, strict=True)), number))
-        if len(lines) == 1:
-            self.wrong("no Users after the header, expected at least one", 1)
-        return users
+        table = table_of(
+            data, COLUMNS, self.file, self.mistakes, kind="a portfolio file", largest=LARGEST_FILE
+        )
+        return [self._user(cells, line) for line, cells in table]
 
-    def _lines(self, data: bytes) -> list[str]:
-        """Decode; a record is a line, since no cell may hold a line break."""
-        if len(data) > LARGEST_FILE:
-            self.wrong(f"more than {LARGEST_FILE >> 20} MiB, expected a portfolio file")
-            return []
-        if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-            self.wrong("encoded in UTF-16, expected UTF-8", 1, 1)
-            return []
-        lines = []
-        for number, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
-            try:
-                line = raw.decode("utf-8")
-            except UnicodeDecodeError as error:
-                column = len(raw[: error.start].decode("utf-8")) + 1
-                self.wrong(f"byte 0x{raw[error.start]:02x} is not UTF-8", number, column)
-                line = raw.decode("utf-8", "replace")
-                if len(self.mistakes) >= MOST_MISTAKES:
-                    return []
-            lines.append(line.removesuffix("\r"))
-        if lines[-1] == "":  # the line break at the end of the last line
-            lines.pop()
-        if not lines:
-            self.wrong(f"the file is empty, expected the header {','.join(COLUMNS)}", 1, 1)
-        return lines
-
-    def _header(self, line: str) -> bool:
-        if line == ",".join(COLUMNS):
-            return True
-        found = line.split(",")
-        if len(found) == 1 and (";" in line or "\t" in line):
-            separator = "semicolons" if ";" in line else "tabs"
-            self.wrong(f"the columns are separated by {separator}, expected commas", 1, 1)
-            return False
-        column = 1
-        for index in range(max(len(found), len(COLUMNS))):
-            found_name = found[index] if index < len(found) else None
-            name = COLUMNS[index] if index < len(COLUMNS) else None
-            if found_name != name:
-                self.wrong(
-                    f"the header has {'nothing' if found_name is None else shown(found_name)}, expected "
-                    f"{'nothing' if name is None else repr(name)} (the header is {','.join(COLUMNS)})",
-                    1,
-                    column,
-                    name,
-                )
-                break
-            column += len(name or "") + 1
-        return False
-
-    def _split(self, line: str, number: int) -> list[Cell] | None:
-        """Split one line; None if the line has no sound cells."""
-        cells: list[Cell] = []
-        at = 0
-        while True:
-            start = at
-            if line.startswith('"', at):
-                parts = []
-                while True:
-                    end = line.find('"', at + 1)
-                    if end < 0:
-                        self.wrong("a quotation mark is not closed in its line", number, start + 1)
-                        return None
-                    parts.append(line[at + 1 : end])
-                    at = end + 1
-                    if not line.startswith('"', at):
-                        break
-                if at < len(line) and line[at] != ",":
-                    self.wrong(
-                        f"{line[at]!r} after a closing quotation mark, expected a comma", number, at + 1
-                    )
-                    return None
-                cells.append((start + 1, '"'.join(parts)))
-            else:
-                end = line.find(",", at)
-                at = len(line) if end < 0 else end
-                cells.append((start + 1, line[start:at]))
-            if at == len(line):
-                break
-            at += 1
-        if len(cells) != len(COLUMNS):
-            self.wrong(f"{len(cells)} cells, expected {len(COLUMNS)}", number, cells[-1][0])
-            return None
-        return cells
-
-    def _user(self, cells: dict[str, Cell], line: int) -> UserPortfolio:
+    def _user(self, cells: Mapping[str, Cell], line: int) -> UserPortfolio:
         user = self._name(cells["user"], line)
         category = cells["category"]
         if category[1] not in CATEGORIES:

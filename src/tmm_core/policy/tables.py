@@ -104,7 +104,14 @@ def lines_of(data: bytes, file: str, found: list[Mistake]) -> list[str] | None:
 
 
 def table_of(
-    data: bytes, columns: Sequence[str], file: str, found: list[Mistake], *, entry: str = "User"
+    data: bytes,
+    columns: Sequence[str],
+    file: str,
+    found: list[Mistake],
+    *,
+    kind: str,
+    entry: str = "User",
+    largest: int = LARGEST_TABLE,
 ) -> Iterator[Row]:
     """Yield the sound rows of a CSV file (RFC 4180, but no line break in a cell).
 
@@ -117,15 +124,17 @@ def table_of(
         Its name, for the mistakes.
     found : list of Mistake
         Where mistakes go, also those the caller finds in a row; reading ends when there are too many.
-    entry : str
-        What a row stands for, in the singular.
+    kind, entry : str
+        What the file and a row of it stand for, in the singular.
+    largest : int
+        Bytes the file may have.
 
     Yields
     ------
     Row
     """
-    if len(data) > LARGEST_TABLE:
-        fault = f"more than {LARGEST_TABLE >> 20} MiB, expected one line a {entry}"
+    if len(data) > largest:
+        fault = f"more than {largest >> 20} MiB, expected {kind}"
         found.append(Mistake(fault, file=file))
         return
     begin = len(found)
@@ -155,7 +164,7 @@ def table_of(
 
 
 def _no_more(file: str, line: int) -> Mistake:
-    return Mistake(f"over {MOST_MISTAKES:,} mistakes in all: no more are told", file=file, line=line)
+    return Mistake(f"{MOST_MISTAKES} mistakes so far: not read any further", file=file, line=line)
 
 
 def _header_fault(line: str, columns: Sequence[str], file: str) -> Mistake | None:

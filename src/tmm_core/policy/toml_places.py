@@ -21,7 +21,7 @@ from typing import Any
 from tmm_core.errors import ConfigError, Mistake
 from tmm_core.policy.tables import MOST_MISTAKES, lines_of, read_file
 
-__all__ = ["LARGEST_FILE", "Places", "Toml", "load_toml", "read_file", "read_toml", "toml_of"]
+__all__ = ["LARGEST_FILE", "Places", "Toml", "load_toml", "read_toml", "toml_of"]
 
 LARGEST_FILE = 1 << 20
 """Bytes; no configuration written by people comes near."""
