@@ -25,7 +25,7 @@ from gateway.drive import (
     wsgi_app,
 )
 from gateway.messages import OTHER_USER, compose
-from tmm_core.gateway import asgi, wsgi
+from tmm_core.gateway import asgi, duis, wsgi
 from tmm_core.gateway.identify import HttpHeader
 
 
@@ -190,6 +190,15 @@ def test_a_body_in_parts_is_handed_on_unchanged(door: str, size: int) -> None:
     # And streaming: what is behind the header comes as it would have come.
     if door == "asgi" and size == 1_024:
         assert reply.parts == parts
+
+
+def test_an_empty_last_part_is_not_lost() -> None:
+    """A body shorter than what expat reads at once, and its end in a message of its own."""
+    message = compose()
+    assert len(message) < 1_024
+    duis._starts.clear()
+    reply = post("asgi", active_mechanism(), [message, b""])
+    assert reply.received == message
 
 
 @both

@@ -103,12 +103,15 @@ class _GoneError(Exception):
 class _Body:
     """A request's body: read as far as its DUIS header, then handed on from its beginning."""
 
-    __slots__ = ("_first", "_more", "_receive", "_rest")
+    __slots__ = ("_first", "_more", "_parts", "_receive", "_rest")
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self._first: Message | None = None
-        self._rest = bytearray()  # parts of a few bytes are held as bytes, not as messages
+        self._rest = (
+            bytearray()
+        )  # what has come after it: parts of a few bytes are held as bytes, not as messages
+        self._parts = 0  # their number; the last may be empty and say only that the body has ended
         self._more = True
 
     async def read_header(self) -> Header:
@@ -122,6 +125,7 @@ class _Body:
             if self._first is None:
                 self._first = message
             else:
+                self._parts += 1
                 self._rest += part
             header = reader.feed(part, last=not self._more)
             if header is not None:
@@ -131,9 +135,9 @@ class _Body:
         message, self._first = self._first, None
         if message is None:
             return await self._receive()
-        if self._rest:
-            body = message.get("body", b"") + self._rest
-            self._rest = bytearray()
+        if self._parts:
+            body = message.get("body", b"") + bytes(self._rest)
+            self._rest.clear()
             return {"type": "http.request", "body": body, "more_body": self._more}
         return message
 

@@ -1,0 +1,113 @@
+"""The middlewares behave the same under every server, over real HTTP."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import socket
+import sys
+from collections.abc import Iterator
+from http.client import HTTPConnection
+from pathlib import Path
+
+import pytest
+
+from gateway.drive import Reply
+from gateway.messages import OTHER_USER, USER, compose
+from gateway.servers import free_port, module, need, post, running
+
+pytestmark = pytest.mark.timeout(90)
+
+#: Server: the modules it needs, and its command; {port} is where it listens.
+SERVERS = {
+    "uvicorn": (["uvicorn"], "uvicorn --port {port} --log-level warning gateway.served:app"),
+    "uvicorn, h11": (["uvicorn"], "uvicorn --port {port} --http h11 --log-level warning gateway.served:app"),
+    "granian": (["granian"], "granian --port {port} --interface asgi --no-ws gateway.served:app"),
+    "granian, WSGI": (["granian"], "granian --port {port} --interface wsgi gateway.served:wsgi_app"),
+    "hypercorn": (["hypercorn"], "hypercorn --bind 127.0.0.1:{port} gateway.served:app"),
+    "gunicorn": (
+        ["gunicorn"],
+        "gunicorn --bind 127.0.0.1:{port} --no-control-socket gateway.served:wsgi_app",
+    ),
+    "gunicorn, threads": (
+        ["gunicorn"],
+        "gunicorn --bind 127.0.0.1:{port} --threads 4 --no-control-socket gateway.served:wsgi_app",
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    modules, command = SERVERS[request.param]
+    need(*modules)
+    if sys.platform == "win32" and "gunicorn" in modules:
+        pytest.skip("gunicorn does not run on Windows")
+    port = free_port()
+    log: Path = tmp_path_factory.mktemp("server") / "log"
+    with running(module(*command.format(port=port).split()), port, log=log):
+        yield port
+    assert "Traceback" not in log.read_text(errors="replace")
+
+
+def digest(body: bytes) -> bytes:
+    return hashlib.sha256(body).hexdigest().encode()
+
+
+@pytest.mark.parametrize("size", [600, 5_000, 300_000])
+def test_a_message_arrives_unchanged(server: int, size: int) -> None:
+    message = compose(size=size)
+    reply = post(server, message)
+    assert (reply.status, reply.body) == (200, digest(message))
+
+
+def test_a_message_in_chunks_is_decided_on_and_arrives_unchanged(server: int) -> None:
+    for user, status in ((USER, b"200"), (OTHER_USER, b"503")):
+        message = compose(user=user, size=5_000)
+        chunks = [message[i : i + 300] for i in range(0, len(message), 300)]
+        body = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n"
+        # All at once: a server may close the connection of who goes on sending after its 503.
+        head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", server), 20) as connection:
+            connection.sendall(head + body)
+            answer = b"".join(iter(lambda: connection.recv(65_536), b""))
+        assert answer.split()[1] == status
+        assert (digest(message) in answer) == (status == b"200")
+
+
+@pytest.mark.parametrize("size", [600, 60_000])
+def test_a_throttled_user_is_answered_and_its_connection_stays_usable(
+    server: int, size: int, request: pytest.FixtureRequest
+) -> None:
+    """The rest of its body is not waited for by the application, and not taken for the next request."""
+    if size > 30_000 and "granian" in request.node.name:
+        pytest.skip("granian closes the connection of who is still sending when the 503 is there")
+    connection = HTTPConnection("127.0.0.1", server, timeout=20)
+    for user, status in ((OTHER_USER, 503), (USER, 200), (OTHER_USER, 503)):
+        connection.request("POST", "/", compose(user=user, size=size), {"Accept": "application/json"})
+        answer = connection.getresponse()
+        assert answer.status == status
+        text = answer.read()
+        if status == 503:
+            headers = {name.lower(): value for name, value in answer.getheaders()}
+            assert re.fullmatch(r"[1-9][0-9]*", headers["retry-after"])
+            assert headers["tmm-decision"] == "THROTTLED"
+            assert headers["content-type"] == "application/json"
+            assert b"not processed" in text
+    connection.close()
+
+
+def test_http_headers_decide_without_the_body(server: int) -> None:
+    def asked(user: str, srv: str) -> Reply:
+        return post(server, b"no DUIS", {"TMM-User": user, "TMM-SRV": srv})
+
+    assert asked(USER, "4.1.1").status == 200
+    assert asked(OTHER_USER, "4.1.1").status == 503
+    assert asked(OTHER_USER, "7.4").status == 200
+
+
+def test_a_message_that_never_ends_is_decided_as_soon_as_its_header_is_there(server: int) -> None:
+    """A slow sender holds its own connection, and gets its 503 without sending the rest."""
+    head = compose(user=OTHER_USER, size=3_000)
+    with socket.create_connection(("127.0.0.1", server), 20) as connection:
+        connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n" + head)
+        assert connection.recv(100).split(b"\r\n")[0].split()[1] == b"503"
