@@ -2,6 +2,7 @@
 
 import os
 import sys
+from glob import glob
 
 import numpy
 from Cython.Build import cythonize
@@ -27,7 +28,7 @@ extension = Extension(
     "tmm_core._core.engine",
     ["src/tmm_core/_core/engine.pyx"],
     include_dirs=[numpy.get_include(), "src/tmm_core/_core"],
-    depends=["src/tmm_core/_core/atomics.h", "src/tmm_core/_core/handles.pxi"],
+    depends=[*glob("src/tmm_core/_core/*.pxi"), "src/tmm_core/_core/atomics.h"],
     define_macros=[
         ("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"),
         ("NPY_TARGET_VERSION", "NPY_1_25_API_VERSION"),

@@ -2,119 +2,49 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from enum import IntEnum
-from fractions import Fraction
+import weakref
+from collections.abc import Callable
 from os import PathLike
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tmm_core.errors import ConfigError, Mistake
-from tmm_core.memory import private_block
+from tmm_core.answers import UNKNOWN, Decision, Explanation, Snapshot, reason
+from tmm_core.engines import LAYOUT, make_block, native, private_engine, shared_engine, watching_engine
+from tmm_core.errors import ConfigError, MemoryLayoutError, Mistake
+from tmm_core.memory import SharedBlock, path_of
 from tmm_core.policy.config import Config
 from tmm_core.policy.service_requests import srv_codes
-
-try:
-    from tmm_core._core import engine as _engine
-except ImportError as error:  # pragma: no cover - only without the extension
-    raise ImportError(
-        f"tmm_core has no working native engine ({error}): install a wheel of tmm-core for this Python, or a C "
-        "compiler and 'pip install --no-binary tmm-core tmm-core'; there is no slow substitute"
-    ) from error
+from tmm_core.terms import LEVEL, RATE, SECOND, named_from, own_files, terms_of, text_of
 
 if TYPE_CHECKING:
     from tmm_core._core.engine import Engine, Gate, Lane
 
 __all__ = ["UNKNOWN", "Decision", "Explanation", "Mechanism", "Snapshot", "terms_of"]
 
-#: Name of the slot that all unknown Users share, and of the number all unknown SRVs share.
-UNKNOWN = "(unknown)"
-
-_STAMP = 128  # stamps per nanosecond: see _core/gcra.pxd
-_SECOND = 1_000_000_000 * _STAMP
-_RATE = 1024  # rates in the core are in 1/1024 units per second
-_LEVEL = 65_536
-_CHARGE_BLOCK = 16  # units: the most a worker holds back before it charges the backlog
-_LONGEST_UNIT = 1 << 50  # stamps, two hours: a threshold below 1e-4 units per second counts as that
-_LEAST_WEIGHT = 10  # 1/1024 units per second
-_TICK_NS_PER_USER = 2_000  # a tick looks at every User: it must not come round faster than that
-_SPARE_SLOTS = 1024
-_WORKER_SLABS = 4  # threads that decide without the GIL at one time, beside those that hold it
-_MANY_USERS = 20_000  # with more, counters are the memory: fewer slabs
-_SHARINGS = {"fair": 0, "first-come": 1, "none": 2}
-# Seconds of a User's share of the spare capacity it may use at once; see docs/decisions.
-_SPARE_BURST_S = Fraction(1, 4)
-# The backlog above which no spare capacity is given, and the one that counts at most; of activation_s.
-_BRAKE = Fraction(1, 5)
-_CEILING = 10
+_log = logging.getLogger("tmm_core")
+_living: weakref.WeakSet[Mechanism] = weakref.WeakSet()
+_ATTEMPTS = 1000  # at joining a block that others make and remove at the same time
 
 
-class Decision(IntEnum):
-    """What the Mechanism answers to a Service Request; false only for THROTTLED."""
+class _View(NamedTuple):
+    """What this process knows of the terms in force; replaced as a whole."""
 
-    THROTTLED = 0
-    SPARE_CAPACITY = 1
-    WITHIN_ALLOCATION = 2
-    PRIORITY = 3
+    config: Config
+    slots: dict[str, int]  # by name, also of Users that are no longer named
+    ids: dict[str, int]  # by name and identifier
+    generation: int
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Snapshot:
-    """The state of the Mechanism at one moment; out of date at once.
-
-    Attributes
-    ----------
-    active : bool
-    load, offered_load : float
-        Units per second admitted, and admitted or throttled; averages over about a second.
-    level : float
-        A User may use `level` times its allocation in all; 1 where there is no spare capacity, 1048577 where
-        everybody has all it asks for.
-    activations : int
-        Traffic management events since the start.
-    backlog_s : float
-        Seconds of work that a DSP of the operating threshold's capacity would have waiting.
-    version : str
-        Of the configuration in force.
-    users, srvs : list of str
-        Names by slot; the first of each is ``"(unknown)"``.
-    counts : ndarray of int64, shape (users, srvs, 4)
-        Service Requests decided since the start; the last axis is indexed by `Decision`.
-    ticks : int
-        Control ticks since the start.
-    healed : int
-        Impossible words met and healed (clocks set back, damaged memory).
-    """
-
-    active: bool
-    load: float
-    offered_load: float
-    level: float
-    activations: int
-    backlog_s: float
-    version: str
-    users: list[str] = field(repr=False)
-    srvs: list[str] = field(repr=False)
-    counts: np.ndarray[Any, np.dtype[np.int64]] = field(repr=False)
-    ticks: int = 0
-    healed: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """What would be decided, and why; ``str()`` is one sentence."""
-
-    decision: Decision
-    user: str
-    srv: str
-    sentence: str
-
-    def __str__(self) -> str:
-        return self.sentence
+    @classmethod
+    def of(cls, config: Config, users: list[str], generation: int) -> _View:
+        slots = {name: slot for slot, name in enumerate(users)}
+        ids = {name: slots[name] for name in config.users}
+        ids.update((user_id, slots[owner]) for user_id, owner in config.user_ids.items())
+        return cls(config, slots, ids, generation)
 
 
 class Mechanism:
@@ -148,7 +78,7 @@ class Mechanism:
     """
 
     __slots__ = (
-        "__weakref__", "_config", "_engine", "_lock", "_names", "_slots", "_srvs", "_start",
+        "__weakref__", "_block", "_block_error", "_engine", "_lock", "_srvs", "_start", "_view",
         "admit", "admit_at", "admit_many", "retry_after",
     )  # fmt: skip
 
@@ -158,32 +88,145 @@ class Mechanism:
     retry_after: Callable[..., float]
 
     def __init__(self, config: Config, *, start: int | None = None) -> None:
-        self._start = start
-        self._lock = threading.Lock()
-        self._slots = {UNKNOWN: 0}
-        self._srvs = {UNKNOWN: 0, **{code: number for number, code in enumerate(srv_codes(), 1)}}
-        self._engine = _private_engine(config, len(self._srvs), self._now(start))
-        for name in ("admit", "admit_at", "admit_many", "retry_after"):
-            setattr(self, name, getattr(self._engine, name))
+        srvs = [UNKNOWN, *srv_codes()]
+        engine = private_engine(config, len(srvs), native.clock() if start is None else start)
+        self._begin(engine, srvs, _View.of(config, [UNKNOWN, *config.users], 0), start, None)
         self._put_in_force(config, self._now(start))
 
+    def _begin(
+        self, engine: Engine, srvs: list[str], view: _View, start: int | None, block: SharedBlock | None
+    ) -> None:
+        self._start = start
+        self._lock = threading.Lock()
+        self._engine = engine
+        self._srvs = {code: number for number, code in enumerate(srvs)}
+        self._view = view
+        self._block = block
+        self._block_error: str | None = None
+        for name in ("admit", "admit_at", "admit_many", "retry_after"):
+            setattr(self, name, getattr(engine, name))
+        _living.add(self)
+
     @classmethod
-    def open(cls, path: str | PathLike[str], *, start: int | None = None) -> Mechanism:
+    def open(
+        cls, path: str | PathLike[str] | Config, *, start: int | None = None, on_block_error: str = "raise"
+    ) -> Mechanism:
         """Read ``tmm.toml`` and the files it names, and start.
+
+        With ``[state] shared`` the processes of this host share one block: the first makes it, the others join
+        it, and a configuration that is not the one in force is put in force for all of them.
+
+        Parameters
+        ----------
+        path : path or Config
+        start : int, optional
+            As for `Mechanism`.
+        on_block_error : {"raise", "private"}
+            What to do where the block cannot be used. ``"private"``: go on with memory of this process alone
+            and say so in the log; a User may then have its allocation in every process. See `block_error`.
 
         Raises
         ------
         ConfigError
             All mistakes of the files at once.
+        MemoryLayoutError
+            The block cannot be used: what was found, and what was expected.
         """
-        return cls(Config.load(path), start=start)
+        if on_block_error not in ("raise", "private"):
+            raise ValueError(f'on_block_error must be "raise" or "private", found {on_block_error!r}')
+        config = path if isinstance(path, Config) else Config.load(path)
+        if config.shared is None:
+            return cls(config, start=start)
+        try:
+            return cls._share(config, start)
+        except MemoryLayoutError as error:
+            if on_block_error == "raise":
+                raise
+            _log.error("NOT SHARED: each process of this host has buckets of its own from here on: %s", error)
+            mechanism = cls(config, start=start)
+            mechanism._block_error = str(error)
+            return mechanism
+
+    @classmethod
+    def look(cls, shared: str, *, change: bool = False) -> Mechanism:
+        """Look at a shared block without deciding anything: `snapshot` and `explain` work, `admit` raises.
+
+        Parameters
+        ----------
+        shared : str
+            Name or path of the block.
+        change : bool
+            Allow `apply`; by default the mapping is read-only.
+
+        Raises
+        ------
+        FileNotFoundError
+            There is none.
+        MemoryLayoutError
+            It cannot be used.
+        """
+        path = path_of(shared, make=False)
+        block = SharedBlock.join(path, LAYOUT) if change else SharedBlock.look(path, LAYOUT)
+        return cls._over(block, watching_engine(block), None, None)
+
+    @classmethod
+    def _share(cls, config: Config, start: int | None) -> Mechanism:
+        path = path_of(str(config.shared))
+        for _ in range(_ATTEMPTS):
+            try:
+                block = SharedBlock.join(path, LAYOUT)
+            except FileNotFoundError:
+                made = cls._make(config, path, start)
+                if made is not None:
+                    return made
+                continue
+            engine = shared_engine(block, native.clock() if start is None else start)
+            mechanism = cls._over(block, engine, config, start)
+            mechanism.apply(config)
+            return mechanism
+        raise MemoryLayoutError(f"{path}: it is made and removed again and again: found no block to join")
+
+    @classmethod
+    def _make(cls, config: Config, path: str, start: int | None) -> Mechanism | None:
+        """Make the block, with the terms in force before anybody sees it; None if another process was first."""
+        from tmm_core import __version__
+
+        srvs = [UNKNOWN, *srv_codes()]
+        now = native.clock() if start is None else start
+        block = make_block(config, path, len(srvs), __version__)
+        try:
+            mechanism = cls.__new__(cls)
+            view = _View.of(config, [UNKNOWN, *config.users], 0)
+            mechanism._begin(shared_engine(block, now), srvs, view, start, block)
+            with block.changing():
+                mechanism._put_in_force(config, now)
+        except BaseException:
+            block.discard()
+            raise
+        if block.publish():
+            return mechanism
+        mechanism.close()
+        return None
+
+    @classmethod
+    def _over(cls, block: SharedBlock, engine: Engine, own: Config | None, start: int | None) -> Mechanism:
+        generation, text = block.read_terms(lambda: engine.generation)
+        named = named_from(text, block.header.block_id, block.path)
+        if len(named.srvs) != block.header.srv_slots or named.srvs[:1] != [UNKNOWN]:
+            raise MemoryLayoutError(
+                f"{block.path}: found names of {len(named.srvs)} SRVs, expected {block.header.srv_slots}"
+            )
+        config = named.config if own is None else own_files(named.config, own)
+        mechanism = cls.__new__(cls)
+        mechanism._begin(engine, named.srvs, _View.of(config, named.users, generation), start, block)
+        return mechanism
 
     def user(self, user_id: str) -> int:
         """Return the slot of a Service User by its EUI-64 or its name; the shared slot of the unknown ones, 0.
 
         *Thread-safe.* EUI-64 identifiers are compared without regard to case.
         """
-        ids = self._names[0]
+        ids = (self._view if self._block is None else self._current()).ids
         slot = ids.get(user_id)
         if slot is None:
             slot = ids.get(user_id.upper(), 0)
@@ -224,13 +267,30 @@ class Mechanism:
         Buckets and counts survive. Users keep their slots; one that is no longer named keeps its slot with
         an allocation of 0, and its identifiers count as unknown.
 
+        In a shared block all processes of the host see it at the same moment; the same configuration once
+        more changes nothing.
+
         Raises
         ------
         ConfigError
             There are more new Users than slots; the configuration in force stays.
+        MemoryLayoutError
+            A shared block has no room for the new Users; the configuration in force stays.
         """
-        with self._lock:
+        if self._block is None:
+            with self._lock:
+                self._put_in_force(config, self._now(now))
+            return
+        if self._engine.forked:
+            self._block.renew(self._engine)
+        with self._lock, self._block.changing():
+            view = self._current()
+            if config.version == view.config.version and own_files(config, view.config) == view.config:
+                return  # another process was first
             self._put_in_force(config, self._now(now))
+            _log.info(
+                "%s: version %s in force, was %s", self._block.path, config.version, view.config.version
+            )
 
     def snapshot(self, now: int | None = None) -> Snapshot:
         """Return the state and the counts. *Thread-safe; out of date at once.*
@@ -241,37 +301,39 @@ class Mechanism:
             Nanoseconds, monotonic; the clock by default, or the last control tick if the Mechanism is driven
             on a clock of its own.
         """
-        if now is not None or self._start is None:
+        if (now is not None or self._start is None) and not self._engine.watching:
             self._engine.tick(now)
-        config = self._config
-        state = self._engine.state(now if now is not None or self._start is not None else _engine.clock())
-        names = list(self._slots)
-        counts = self._engine.counts()
+        view = self._current()
+        state = self._engine.state(now if now is not None or self._start is not None else native.clock())
+        names = list(view.slots)
+        counts = self._engine.counts()[: len(names)]
         return Snapshot(
             active=bool(state["active"]),
-            load=state["load"] / _RATE,
-            offered_load=state["offered"] / _RATE,
-            level=1 + state["level"] / _LEVEL,
+            load=state["load"] / RATE,
+            offered_load=state["offered"] / RATE,
+            level=1 + state["level"] / LEVEL,
             activations=state["activations"],
-            backlog_s=state["backlog"] / _SECOND,
-            version=config.version,
+            backlog_s=state["backlog"] / SECOND,
+            version=view.config.version,
             users=names[: counts.shape[0]],
             srvs=list(self._srvs),
             counts=counts,
             ticks=state["ticks"],
             healed=state["healed"],
+            generation=view.generation,
         )
 
     def explain(self, user_id: str, srv_code: str, *, now: int | None = None) -> Explanation:
         """Say what would be decided now, and why, in one sentence; charges nothing. *Thread-safe.*"""
-        slot, number = self.user(user_id), self.srv(srv_code)
+        view = self._current()
+        slot, number = view.ids.get(user_id, view.ids.get(user_id.upper(), 0)), self.srv(srv_code)
         found = self._engine.peek(slot, number, self._now(now, last=True))
         decision = Decision(found["outcome"])
-        user = list(self._slots)[slot]
-        allocation = self._config.allocations.get(user, self._config.unknown_allocation if slot == 0 else 0.0)
-        why = _reason(found, user, srv_code if number else f"{srv_code} (unknown)", allocation)
+        user = list(view.slots)[slot]
+        allocation = view.config.allocations.get(user, view.config.unknown_allocation if slot == 0 else 0.0)
+        why = reason(found, user, srv_code if number else f"{srv_code} (unknown)", allocation)
         verb = "be throttled" if decision is Decision.THROTTLED else "be admitted"
-        if decision is Decision.THROTTLED and self._config.mode == "observe":
+        if decision is Decision.THROTTLED and view.config.mode == "observe":
             verb = "be counted as throttled, and admitted because the Mechanism only observes"
         sentence = f"{srv_code} from {user_id} would {verb} ({decision.name}): {why}."
         return Explanation(decision, user, srv_code if number else UNKNOWN, sentence)
@@ -279,16 +341,31 @@ class Mechanism:
     @property
     def config(self) -> Config:
         """The configuration in force."""
-        return self._config
+        return self._current().config
 
     @property
     def engine(self) -> Engine:
         """The engine, for who wants to look at its words and counters."""
         return self._engine
 
+    @property
+    def block(self) -> SharedBlock | None:
+        """The block this process shares with others; None if it shares none."""
+        return self._block
+
+    @property
+    def block_error(self) -> str | None:
+        """Why this process has buckets of its own although a shared block is configured; None if that is not so."""
+        return self._block_error
+
     def close(self) -> None:
-        """End: every further decision raises ValueError. Harmless when repeated."""
+        """End: every further decision raises ValueError. Harmless when repeated.
+
+        What was counted in a shared block stays; another process goes on where this one stopped.
+        """
         self._engine.close()
+        if self._block is not None and self._engine.idle:
+            self._block.release()
 
     def __enter__(self) -> Mechanism:
         return self
@@ -299,7 +376,7 @@ class Mechanism:
         self.close()
 
     def __repr__(self) -> str:
-        config = self._config
+        config = self._view.config
         return (
             f"<Mechanism {config.mode} at {config.operating_threshold:g} units per second, "
             f"{len(config.users)} Users, version {config.version}>"
@@ -310,130 +387,64 @@ class Mechanism:
             return now
         if last and self._start is not None:
             return self._engine.state()["tick_at"]
-        return _engine.clock()
+        return native.clock()
+
+    def _current(self) -> _View:
+        """Return the terms in force, of whichever process they came from."""
+        view, block = self._view, self._block
+        if block is None or self._engine.generation == view.generation:
+            return view
+        try:
+            generation, text = block.read_terms(lambda: self._engine.generation)
+            named = named_from(text, block.header.block_id, block.path)
+            view = _View.of(own_files(named.config, view.config), named.users, generation)
+        except MemoryLayoutError as error:
+            # Slots stay valid: go on with the names that are known rather than stop deciding.
+            _log.error("the names of the terms in force cannot be read, older ones stay: %s", error)
+            view = view._replace(generation=self._engine.generation)
+        self._view = view
+        return view
 
     def _resolve(self, user_id: str) -> tuple[int, int]:
-        ids, generation = self._names
-        slot = ids.get(user_id)
-        return (ids.get(user_id.upper(), 0) if slot is None else slot), generation
+        view = self._current()
+        slot = view.ids.get(user_id)
+        return (view.ids.get(user_id.upper(), 0) if slot is None else slot), view.generation
 
     def _put_in_force(self, config: Config, now: int) -> None:
-        slots = dict(self._slots)
-        for name in config.users:
-            slots.setdefault(name, len(slots))
-        if len(slots) > self._engine.user_slots:
+        view, block = self._view, self._block
+        users = list(dict.fromkeys((*view.slots, *config.users)))
+        if len(users) > self._engine.user_slots:
             raise ConfigError(
                 Mistake(
-                    f"{len(slots) - 1} Users have been named since the start, but there are slots for "
+                    f"{len(users) - 1} Users have been named since the start, but there are slots for "
                     f"{self._engine.user_slots - 1}: start again, or configure max_users",
                     field="allocations",
                 )
             )
-        settings, rules, services = terms_of(config, list(slots), list(self._srvs))
+        srvs = list(self._srvs)
+        unheard = sorted(config.priority_srvs.union(config.costs).difference(srvs))
+        if unheard:
+            fault = f"SRVs {', '.join(unheard)} are not known to the processes that share the block"
+            raise ConfigError(Mistake(fault, field="priority"))
+        settings, rules, services = terms_of(config, users, srvs)
+        generation = self._engine.generation + 1
+        if block is not None:
+            block.make_room(len(users))
+            block.write_terms(generation, text_of(config, users, srvs, block.header.block_id))
         self._engine.apply(settings, rules, services, now)
-        self._slots = slots
-        self._config = config
-        # Last, and in one store: a gate that looks in between sees the old generation and looks again.
-        ids = {name: slots[name] for name in config.users}
-        ids.update((user_id, slots[owner]) for user_id, owner in config.user_ids.items())
-        self._names = (ids, self._engine.generation)
+        # In one store: a gate that looks in between sees the old generation and looks again.
+        self._view = _View.of(config, users, self._engine.generation)
+        if block is not None:
+            block.forget_terms(generation)
 
 
-def terms_of(
-    config: Config, users: Sequence[str], srvs: Sequence[str]
-) -> tuple[dict[str, int], np.ndarray[Any, np.dtype[np.int64]], np.ndarray[Any, np.dtype[np.uint32]]]:
-    """Return a configuration in the core's integers.
-
-    Parameters
-    ----------
-    config : Config
-    users, srvs : sequence of str
-        Names by slot; the first of each stands for the unknown ones.
-
-    Returns
-    -------
-    settings : dict of str to int
-    rules : ndarray of int64, shape (users, 4)
-        Interval, tolerance and share interval in stamps, weight in 1/1024 units per second.
-    services : ndarray of uint32, shape (srvs,)
-        cost * 2 + priority.
-
-    Notes
-    -----
-    Intervals are rounded down: rounding never costs a User a unit of its allocation.
-    """
-    threshold = _exact(config.operating_threshold)
-    activation = int(_exact(config.activation_s) * _SECOND)
-    costs = [config.cost_of(code) for code in srvs]
-    settings = {
-        "unit": min(-(-_SECOND // threshold), _LONGEST_UNIT),
-        "activation": activation,
-        "brake": int(activation * _BRAKE),
-        "ceiling": activation * _CEILING,
-        "charge_block": min(
-            max(int(threshold * _exact(config.activation_s) / _CHARGE_BLOCK), 1), _CHARGE_BLOCK
-        ),
-        "longest_cost": max(costs),
-        "sharing": _SHARINGS[config.sharing],
-        "spare_tolerance": int(_SPARE_BURST_S * _SECOND),
-        "tick_ns": max(int(_exact(config.tick_s) * 1_000_000_000), _TICK_NS_PER_USER * len(users)),
-        "hold_us": int(_exact(config.hold_s) * 1_000_000),
-        "release_rate": int(_exact(config.release_threshold or 0) * _RATE),
-        "threshold_rate": int(threshold * _RATE),
-        "retry_cap": int(_exact(config.max_retry_after_s) * _SECOND),
-        "uniform": int(max(costs) == 1),
-        "observe": int(config.mode == "observe"),
-    }
-    tolerance = int(_exact(config.burst_s) * _SECOND)
-    spare_weight = _exact(config.spare_weight)
-    terms: dict[float, tuple[int, int, int, int]] = {}  # many Users have the same allocation
-    rows = []
-    for slot, name in enumerate(users):
-        allocation = config.allocations.get(name, 0.0) if slot else config.unknown_allocation
-        key = allocation if slot else -1.0
-        row = terms.get(key)
-        if row is None:
-            rate = _exact(allocation)
-            weight = max(int((rate if slot and rate else spare_weight) * _RATE), _LEAST_WEIGHT)
-            row = (int(_SECOND / rate) if rate else 0, tolerance, _SECOND * _RATE // weight, weight)
-            terms[key] = row
-        rows.append(row)
-    services = [cost * 2 + (code in config.priority_srvs) for code, cost in zip(srvs, costs, strict=True)]
-    return settings, np.array(rows, dtype=np.int64), np.array(services, dtype=np.uint32)
+def _start_over_in_child() -> None:
+    # Threads do not survive a fork: what they held is nobody's.
+    for mechanism in list(_living):
+        mechanism._lock = threading.Lock()
+        if mechanism._block is None:
+            mechanism._engine.start_over(0)
 
 
-def _exact(value: float) -> Fraction:
-    """The decimal number that was meant: 0.1, not the binary fraction next to it."""
-    return Fraction(repr(float(value)))
-
-
-def _private_engine(config: Config, srvs: int, now: int) -> Engine:
-    users = (config.max_users or max(_SPARE_SLOTS, 4 * len(config.users))) + 1
-    slabs = 1 + (_WORKER_SLABS if users <= _MANY_USERS else 1)
-    block = private_block(_engine.block_nbytes(users, srvs, slabs))
-    return _engine.Engine(block, users, srvs, slabs, tuple(Decision), 0, slabs, now)
-
-
-def _reason(found: dict[str, int], user: str, srv: str, allocation: float) -> str:
-    whose = "the pool of unknown Users" if user == UNKNOWN else user
-    if found["priority"]:
-        return f"{srv} is on the priority list"
-    if found["own"]:
-        return f"{whose} is inside its allocation of {allocation:g} units per second"
-    over = f"{whose} is over its allocation of {allocation:g} units per second"
-    if not found["active"]:
-        return f"{over}, but the Mechanism is inactive"
-    if found["spare"]:
-        return f"{over} and the Mechanism is active, but there is spare capacity left for it"
-    if found["sharing"] == _SHARINGS["none"]:
-        left = "spare capacity is not shared"
-    elif found["brake"]:
-        left = "there is no spare capacity left at all"
-    else:
-        left = "there is no spare capacity left for it"
-    wait = (
-        f"; its own allocation admits again in {found['own_wait_ns'] / 1e9:.3g} s"
-        if found["allocated"]
-        else ""
-    )
-    return f"{over}, the Mechanism is active, and {left}{wait}"
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_over_in_child)

@@ -3,9 +3,17 @@
 cimport cython
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint32_t
-from .batch cimport Batch, Workspace
+from .batch cimport Workspace
 from .layout cimport Door, Settings, SlabHead
 from .tick cimport Scratch
+
+cdef enum:
+    OWN_MAX = 64                        # slabs one process may own
+
+
+cdef struct Guard:                      # of a shared block: in a page that a fork wipes
+    int64_t users                       # slots that may be asked for; 0 once closed or forked
+    int64_t epoch                       # which life of this engine, from 1; 0 once forked
 
 
 @cython.final
@@ -13,24 +21,32 @@ cdef class Engine:
     cdef Door door
     cdef SlabHead* slab                 # this process's own: counted under the GIL
     cdef Scratch scratch
-    cdef Workspace* workspaces          # by slab, made when first needed
+    cdef Guard* guard
+    cdef Guard own_guard                # where no other process shares the block
+    cdef int64_t owned[OWN_MAX]         # slabs of this process; the first is for calls under the GIL
+    cdef int64_t taken[OWN_MAX]         # 1 while a thread counts there without the GIL, and where there is no slab
+    cdef int64_t owning                 # how many
+    cdef Workspace workspaces[OWN_MAX]  # made when first needed
     cdef PyObject* answers[4]
     cdef object memory
     cdef readonly object outcomes
-    cdef uint32_t users                 # slots that may be asked for; 0 once closed
+    cdef object host                    # where more slabs come from: see engine.pyi
     cdef uint32_t srvs
-    cdef int64_t first_slab             # slabs first_slab .. last_slab - 1 are this process's
-    cdef int64_t last_slab
+    cdef bint shared                    # others count in `slab` too: the common one, or free threads
+    cdef bint closed
+    cdef readonly bint watching                  # looks on only: it counts nowhere
+    cdef bint full                      # there are no more slabs for us
+    cdef int64_t life
 
     cdef object answer(self, int outcome)
     cdef Settings* settings_now(self) noexcept nogil
     cdef void tick_if_due(self, SlabHead* slab, int64_t now) noexcept nogil
-    cdef int run(self, Batch* batch) except -1
-    cdef int prepare(self, int64_t index) except -1
-    cdef int64_t claim(self) noexcept nogil
     cdef void release(self, int64_t index) noexcept nogil
+    cdef void begin(self, int64_t slab) noexcept
+    cdef void own(self, int64_t slab) noexcept nogil
+    cdef int catch_up(self) except -1
+    cdef int ready(self) except -1
     cdef void use_slabs(self, int64_t used) noexcept nogil
-    cdef void lend_pending(self, SlabHead* giver, SlabHead* taker) noexcept nogil
     cdef int refuse_slots(self, int64_t user, int64_t srv, int64_t index=*) except -1
 
 
@@ -38,12 +54,15 @@ cdef class Engine:
 cdef class Lane:
     cdef Engine engine
     cdef SlabHead* slab
-    cdef int64_t index
+    cdef int64_t index                  # among the engine's own slabs; -1: the common slab, or closed
+    cdef int64_t epoch
+    cdef bint shared
 
     # One thread at a time; neither call needs the GIL. A slot out of range is decided as the unknown one.
     cdef int admit(self, uint32_t user, uint32_t srv) noexcept nogil
     cdef int admit_at(self, uint32_t user, uint32_t srv, int64_t now) noexcept nogil
     cdef int heeded(self, int outcome) noexcept nogil
+    cdef void follow(self) noexcept nogil
 
 
 @cython.final

@@ -11,6 +11,7 @@ from cpython.object cimport PyObject
 from cpython.pycapsule cimport PyCapsule_New
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport calloc, free
+from libc.string cimport memset
 from .arrays cimport check_arrays, first_beyond
 from .atomic cimport add, publish, read, read_published, swap_if, write
 from .batch cimport Batch, Workspace, clamped, decide_batch, free_workspace, make_workspace
@@ -18,7 +19,7 @@ from .clock cimport clock_early, clock_exact, clock_step
 from .decide cimport FREE_THREADED, decide
 from .gcra cimport stamp_of
 from .layout cimport (
-    LAYOUT_VERSION, LINE, OUTCOMES, SPARE_CAPACITY, THROTTLED, Control, Rule, Settings, SlabHead, Words,
+    LAYOUT_VERSION, LINE, OUTCOMES, SPARE_CAPACITY, THROTTLED, Control, Door, Rule, Rules, Settings, SlabHead, Words,
     block_size, count_of, open_door, slab_at, units_of,
 )
 from .load cimport waiting
@@ -35,11 +36,6 @@ cdef enum:
     MAX_INDEX = 0x7FFFFFFF
 
 assert sizeof(Control) % LINE == 0 and sizeof(Words) == LINE and sizeof(Rule) * 2 == LINE
-
-
-def block_nbytes(int64_t users, int64_t srvs, int64_t slabs):
-    """Return the bytes of a block for so many slots for Users and SRVs, and so many slabs of counters."""
-    return block_size(users, srvs, slabs)
 
 
 def clock():
@@ -64,58 +60,60 @@ cdef class Engine:
     outcomes : tuple
         Four objects to answer with, by outcome.
     first_slab, last_slab : int
-        The slabs that belong to this process.
+        The slabs that belong to this process from the start; none to look on only.
     now : int
         Nanoseconds, monotonic: when the block starts.
+    host : optional
+        Of a block shared by processes: has `guard` (two int64 in a page that a fork wipes), `owner` (an int that
+        names this process), `claim()` (one more slab; -1: not now, -2: never) and `renew(engine)`, which is called
+        in a forked child and calls `start_over`.
     """
 
     def __cinit__(self, cnp.ndarray memory not None, int64_t users, int64_t srvs, int64_t slabs,
-                  tuple outcomes not None, int64_t first_slab, int64_t last_slab, int64_t now):
+                  tuple outcomes not None, int64_t first_slab, int64_t last_slab, int64_t now, host=None):
         cdef Control* control
-        cdef int index
-        if not (0 < users <= MAX_INDEX and 0 < srvs <= 65536 and 0 <= first_slab < last_slab <= slabs):
-            raise ValueError(f"no block has {users} Users, {srvs} SRVs, slabs {first_slab} to {last_slab} of {slabs}")
-        if memory.dtype != np.uint8 or not cnp.PyArray_ISCARRAY(memory) or memory.ndim != 1:
-            raise ValueError("a block is a writable, contiguous array of bytes")
-        if memory.shape[0] < block_size(users, srvs, slabs) or <size_t>cnp.PyArray_DATA(memory) % LINE:
-            raise ValueError(f"a block of {users} Users, {srvs} SRVs and {slabs} slabs has "
-                             f"{block_size(users, srvs, slabs)} bytes aligned to {LINE}; found {memory.shape[0]}")
+        cdef int64_t index
+        check_memory(memory, users, srvs, slabs, first_slab, last_slab)
         if len(outcomes) != OUTCOMES:
             raise ValueError(f"expected {OUTCOMES} outcomes, found {len(outcomes)}")
         self.memory = memory
         self.outcomes = outcomes
+        self.host = host
         for index in range(OUTCOMES):
             self.answers[index] = <PyObject*>outcomes[index]
+        self.guard = &self.own_guard
+        if host is not None:
+            self.guard = <Guard*>cnp.PyArray_DATA(<cnp.ndarray?>host.guard)
         open_door(&self.door, <uint8_t*>cnp.PyArray_DATA(memory), users, srvs, slabs)
         control = self.door.control
-        if control.magic == 0:
+        if control.magic == 0 and cnp.PyArray_ISWRITEABLE(memory):
             begin_block(&self.door, now)
         elif not is_block(&self.door):
             raise ValueError(f"the block has layout {control.layout} with {control.user_slots} Users, "
                              f"{control.srv_slots} SRVs and {control.slab_slots} slabs; expected layout "
                              f"{LAYOUT_VERSION} with {users}, {srvs} and {slabs}")
-        self.first_slab = first_slab
-        self.last_slab = last_slab
-        self.slab = slab_at(&self.door, first_slab)
-        self.slab.taken = 1
-        self.use_slabs(first_slab + 1)
         self.srvs = <uint32_t>srvs
-        self.users = 0
-        self.workspaces = <Workspace*>calloc(slabs, sizeof(Workspace))
         self.scratch.excess = <int64_t*>calloc(users, 8)
         self.scratch.weight = <int64_t*>calloc(users, 8)
         self.scratch.satisfied = <int64_t*>calloc(users, 8)
         self.scratch.room = users
-        if (self.workspaces == NULL or self.scratch.excess == NULL or self.scratch.weight == NULL
-                or self.scratch.satisfied == NULL):
+        if self.scratch.excess == NULL or self.scratch.weight == NULL or self.scratch.satisfied == NULL:
             raise MemoryError()
+        if first_slab == last_slab:
+            self.watching = True
+            self.slab = slab_at(&self.door, 0)
+            return
+        self.begin(first_slab)
+        sign(self, first_slab)
+        for index in range(first_slab + 1, last_slab):
+            self.own(index)
+        for index in range(1, self.owning):
+            self.taken[index] = 0
 
     def __dealloc__(self):
         cdef int64_t index
-        if self.workspaces != NULL:
-            for index in range(self.door.slab_slots):
-                free_workspace(&self.workspaces[index])
-            free(self.workspaces)
+        for index in range(OWN_MAX):
+            free_workspace(&self.workspaces[index])
         free(self.scratch.excess)
         free(self.scratch.weight)
         free(self.scratch.satisfied)
@@ -140,17 +138,17 @@ cdef class Engine:
         *Thread-safe.* Takes no lock and allocates nothing.
         """
         cdef int64_t now = clock_early()
-        if user >= self.users or srv >= self.srvs:
+        if user >= self.guard.users or srv >= self.srvs:
             self.refuse_slots(user, srv)
         self.tick_if_due(self.slab, now)
-        return self.answer(decide(&self.door, self.slab, user, srv, now, True, FREE_THREADED))
+        return self.answer(decide(&self.door, self.slab, user, srv, now, True, self.shared))
 
     def admit_at(self, uint32_t user, uint32_t srv, int64_t now):
         """Decide on one Service Request at `now`, nanoseconds on a monotonic clock. *Thread-safe.*"""
-        if user >= self.users or srv >= self.srvs:
+        if user >= self.guard.users or srv >= self.srvs:
             self.refuse_slots(user, srv)
         self.tick_if_due(self.slab, now)
-        return self.answer(decide(&self.door, self.slab, user, srv, now, False, FREE_THREADED))
+        return self.answer(decide(&self.door, self.slab, user, srv, now, False, self.shared))
 
     def admit_many(self, users, srvs, out=None, now=None):
         """Decide on many Service Requests at one instant, in order.
@@ -194,40 +192,15 @@ cdef class Engine:
         batch.out = <uint8_t*>cnp.PyArray_DATA(out)
         batch.clock_is_ours = now is None
         batch.now = clock_exact() if now is None else now
-        index = first_beyond(&batch, self.users, self.srvs)
-        if index >= 0:
+        if self.guard.users == 0:
+            self.ready()
+        index = first_beyond(&batch, self.guard.users, self.srvs)
+        while index >= 0:
             self.refuse_slots(batch.users[index], batch.srvs[index], index)
+            index = first_beyond(&batch, self.guard.users, self.srvs)
         self.tick_if_due(self.slab, batch.now)
-        self.run(&batch)
+        run_batch(self, &batch)
         return out
-
-    cdef int run(self, Batch* batch) except -1:
-        """Run a batch: on a slab of its own without the GIL, or on the process's slab."""
-        cdef Settings* settings = self.settings_now()
-        cdef int64_t index = -1
-        batch.uniform = settings.uniform
-        batch.observe = settings.observe
-        batch.shared = False
-        if batch.n >= RELEASE_GIL_FROM:
-            index = self.claim()
-        if index < 0:
-            batch.shared = FREE_THREADED
-            if batch.n < RELEASE_GIL_FROM or FREE_THREADED:
-                # Too few to group, or no workspace of its own: one by one.
-                run_each(&self.door, self.slab, batch)
-            else:
-                self.prepare(self.first_slab)
-                decide_batch(&self.door, self.slab, &self.workspaces[self.first_slab], batch)
-            return 0
-        try:
-            self.prepare(index)
-            self.lend_pending(self.slab, slab_at(&self.door, index))
-            with nogil:
-                decide_batch(&self.door, slab_at(&self.door, index), &self.workspaces[index], batch)
-            self.lend_pending(slab_at(&self.door, index), self.slab)
-        finally:
-            self.release(index)
-        return 0
 
     def retry_after(self, uint32_t user, now=None):
         """Take the User's next retry slot.
@@ -248,7 +221,7 @@ cdef class Engine:
         *Thread-safe.* Nothing is reserved: callers who do not come back cost nobody anything.
         """
         cdef int64_t ns
-        if user >= self.users:
+        if user >= self.guard.users:
             self.refuse_slots(user, 0)
         ns = take_place(&self.door, user, clock_exact() if now is None else now)
         return seconds_up(ns)
@@ -257,8 +230,9 @@ cdef class Engine:
         """Run a control tick if one is due; returns whether it ran. *Thread-safe.*"""
         cdef int64_t at = clock_exact() if now is None else now
         cdef bint ran
+        self.ready()
         with nogil:
-            ran = tick(&self.door, NULL if FREE_THREADED else self.slab, &self.scratch, at)
+            ran = tick(&self.door, NULL if self.shared else self.slab, &self.scratch, at)
         return ran
 
     def peek(self, uint32_t user, uint32_t srv, now=None):
@@ -272,8 +246,10 @@ cdef class Engine:
             follows from, each read once: `now` (ns), `tat`, `spare_tat`, `backlog` (stamps), `generation`.
         """
         cdef int64_t at = clock_exact() if now is None else now
-        if user >= self.users or srv >= self.srvs:
+        if not self.watching and (user >= self.guard.users or srv >= self.srvs):
             self.refuse_slots(user, srv)
+        if user >= self.settings_now().users or srv >= self.srvs:
+            raise IndexError(f"slot {user} or number {srv} does not exist")
         return look(&self.door, self.slab, user, srv, at)
 
     def admit_recorded(self, uint32_t user, uint32_t srv, now=None):
@@ -285,14 +261,7 @@ cdef class Engine:
             The words a refusal follows from, as from `peek`, which decided it: a refusal writes nothing but counts.
             None for all else.
         """
-        cdef int64_t at = clock_exact() if now is None else now
-        self.tick_if_due(self.slab, at)
-        grounds = self.peek(user, srv, at)
-        if grounds["outcome"] != THROTTLED:
-            return self.admit_at(user, srv, at), None
-        add(count_of(&self.door, self.slab, user, THROTTLED, srv), 1)
-        add(units_of(self.slab, user) + THROTTLED, grounds["cost"])
-        return self.answer(THROTTLED), grounds
+        return admit_recorded(self, user, srv, clock_exact() if now is None else now)
 
     def gate(self, user_id, resolve):
         """Return a handle for one User; `resolve(user_id)` gives slot and generation when the terms have changed."""
@@ -309,17 +278,9 @@ cdef class Engine:
         Raises
         ------
         RuntimeError
-            All slabs of counters are taken.
+            All slabs of counters are taken. In a shared block it counts in the common slab instead, slower.
         """
-        cdef Lane lane = Lane.__new__(Lane)
-        cdef int64_t index = self.claim()
-        if index < 0:
-            raise RuntimeError(f"all {self.last_slab - self.first_slab - 1} lanes of this Mechanism are taken: "
-                               "close one")
-        lane.engine = self
-        lane.index = index
-        lane.slab = slab_at(&self.door, index)
-        return lane
+        return lane_of(self)
 
     # ---- terms and state
 
@@ -343,6 +304,8 @@ cdef class Engine:
         """
         cdef int64_t known = read(&self.settings_now().users)
         cdef Settings terms
+        if self.closed or not cnp.PyArray_ISWRITEABLE(self.memory):
+            raise ValueError("the Mechanism is closed" if self.closed else "the block may only be looked at")
         cdef int64_t[:, ::1] given = np.ascontiguousarray(rules, dtype=np.int64)
         cdef uint32_t[::1] costs = np.ascontiguousarray(services, dtype=np.uint32)
         if given.shape[0] > self.door.user_slots or given.shape[0] < known or given.shape[1] != 4:
@@ -353,7 +316,9 @@ cdef class Engine:
         terms = settings_of(settings)
         terms.users = given.shape[0]
         put_in_force(&self.door, &terms, &given[0, 0] if terms.users else NULL, &costs[0], now)
-        self.users = <uint32_t>given.shape[0]
+        if not self.watching:
+            self.ready()
+            self.guard.users = max(self.guard.users, terms.users)
 
     @property
     def user_slots(self):
@@ -378,49 +343,109 @@ cdef class Engine:
         -----
         *Thread-safe; the value may be out of date at once.*
         """
-        cdef Control* control = self.door.control
-        cdef Settings* settings = self.settings_now()
-        cdef int64_t at = read(&control.tick_at) if now is None else now
-        cdef int64_t state = read(&control.state), pending = 0, healed = 0, index
-        for index in range(read(&control.slabs_used)):
-            pending += read(&slab_at(&self.door, index).pending)
-            healed += read(&slab_at(&self.door, index).healed)
-        return {
-            "active": state & 1, "activations": state >> 1, "level": read(&control.level),
-            "load": read(&control.load), "offered": read(&control.offered),
-            "backlog": waiting(read(&control.backlog), stamp_of(at), settings.ceiling) + pending * settings.unit,
-            "ticks": read(&control.ticks), "tick_at": read(&control.tick_at), "changed_at": read(&control.changed_at),
-            "healed": healed, "generation": read(&control.generation),
-        }
+        return state_of(self, now)
 
     def counts(self):
         """Return the requests decided so far: ndarray of int64, shape (users, srvs, 4). *Thread-safe.*"""
-        cdef cnp.ndarray total = np.zeros((OUTCOMES, self.users, self.srvs), dtype=np.int64)
-        cdef int64_t* cell = <int64_t*>cnp.PyArray_DATA(total)
-        with nogil:
-            add_up_counts(&self.door, self.users, cell)
-        return np.ascontiguousarray(total.transpose(1, 2, 0))
+        return counts_of(self)
 
     def units(self):
         """Return the units decided so far: ndarray of int64, shape (users, 4). *Thread-safe.*"""
-        cdef cnp.ndarray total = np.zeros((self.users, OUTCOMES), dtype=np.int64)
-        cdef int64_t* cell = <int64_t*>cnp.PyArray_DATA(total)
-        with nogil:
-            add_up_units(&self.door, self.users, cell)
-        return total
+        return units_of_users(self)
+
+    def excess(self):
+        """Return the units above the allocation by User, 1/1024 units per second: ndarray of int64. *Thread-safe.*"""
+        return excess_of_users(self)
+
+    def owners(self):
+        """Return process and number of owners so far of every slab that has counted: list of (int, int)."""
+        return [(slab_at(&self.door, index).owner, slab_at(&self.door, index).adopted)
+                for index in range(read(&self.door.control.slabs_used))]
 
     def words(self, uint32_t user):
         """Return a User's words (own TAT, spare TAT, retry horizon), stamps: for tests and inspection."""
-        if user >= self.users:
-            self.refuse_slots(user, 0)
+        if user >= self.settings_now().users:
+            raise IndexError(f"slot {user} does not exist")
         return (read(&self.door.words[user].tat), read(&self.door.words[user].spare_tat),
                 read(&self.door.words[user].horizon))
 
     def close(self):
         """Refuse every further call with a clear error; memory stays as it is for whoever looks at it."""
-        self.users = 0
+        self.closed = True
+        self.guard.users = 0
+
+    def start_over(self, int64_t slab):
+        """Count in this slab from here on: in a child after a fork, whose threads and slabs are its parent's."""
+        cdef int64_t index
+        for index in range(OWN_MAX):
+            # What another thread of the parent was doing will not be finished here.
+            free_workspace(&self.workspaces[index])
+            memset(&self.workspaces[index], 0, sizeof(Workspace))
+        self.scratch.busy = 0
+        if self.host is None:
+            # The memory was copied with the process: all its slabs are ours.
+            for index in range(1, self.owning):
+                self.taken[index] = 0
+            return
+        self.begin(slab)
+        sign(self, slab)
+        self.catch_up()
+
+    @property
+    def idle(self):
+        """Whether no thread counts here without the GIL."""
+        cdef int64_t index
+        if FREE_THREADED:
+            return False
+        for index in range(1, self.owning):
+            if read(&self.taken[index]):
+                return False
+        return True
+
+    @property
+    def forked(self):
+        """Whether this is a child after a fork that has not started over."""
+        return self.guard.epoch == 0 and not self.watching
 
     # ---- inside
+
+    cdef void begin(self, int64_t slab) noexcept:
+        """Own this slab and no other. Slab 0 of a shared block is common: nobody owns it."""
+        cdef int64_t index
+        for index in range(OWN_MAX):
+            self.taken[index] = 1
+        self.owning = 0
+        self.own(slab)
+        self.slab = slab_at(&self.door, slab)
+        self.full = False
+        self.shared = FREE_THREADED or (self.host is not None and slab == 0)
+        self.life += 1
+        self.guard.epoch = self.life
+
+    cdef void own(self, int64_t slab) noexcept nogil:
+        """Add a slab, taken by the caller."""
+        cdef int64_t index = read(&self.owning)
+        while not swap_if(&self.owning, &index, index + 1):
+            pass
+        self.owned[index] = slab
+        self.use_slabs(slab + 1)
+
+    cdef int catch_up(self) except -1:
+        """Start over after a fork, and take in what another process has put in force."""
+        if self.closed or self.watching:
+            return 0
+        if self.guard.epoch == 0:
+            self.host.renew(self)
+        self.guard.users = max(self.guard.users, read(&self.settings_now().users))
+        return 0
+
+    cdef int ready(self) except -1:
+        """Be this process's own engine, and open."""
+        if self.guard.users == 0 and not self.closed:
+            self.catch_up()
+        if self.closed or self.watching:
+            raise ValueError("the Mechanism is closed" if self.closed else "the block may only be looked at")
+        return 0
 
     cdef inline object answer(self, int outcome):
         if outcome == THROTTLED and self.settings_now().observe:
@@ -432,64 +457,27 @@ cdef class Engine:
 
     cdef inline void tick_if_due(self, SlabHead* slab, int64_t now) noexcept nogil:
         if tick_due(self.door.control, read(&self.settings_now().tick_ns), now):
-            tick(&self.door, NULL if FREE_THREADED and slab == self.slab else slab, &self.scratch, now)
-
-    cdef inline int64_t claim(self) noexcept nogil:
-        """Take a slab for a thread without the GIL; -1 if there is none."""
-        cdef int64_t index, free_word
-        for index in range(self.first_slab + 1, self.last_slab):
-            free_word = 0
-            if (read(&slab_at(&self.door, index).taken) == 0
-                    and swap_if(&slab_at(&self.door, index).taken, &free_word, 1)):
-                self.use_slabs(index + 1)
-                return index
-        return -1
+            tick(&self.door, NULL if self.shared and slab == self.slab else slab, &self.scratch, now)
 
     cdef inline void release(self, int64_t index) noexcept nogil:
-        publish(&slab_at(&self.door, index).taken, 0)
+        publish(&self.taken[index], 0)
 
     cdef void use_slabs(self, int64_t used) noexcept nogil:
         cdef int64_t found = read(&self.door.control.slabs_used)
         while found < used and not swap_if(&self.door.control.slabs_used, &found, used):
             pass
 
-    cdef void lend_pending(self, SlabHead* giver, SlabHead* taker) noexcept nogil:
-        """Move the units held back, under the GIL: a batch goes on where the scalar calls stopped."""
-        if not FREE_THREADED:
-            write(&taker.pending, taker.pending + giver.pending)
-            write(&giver.pending, 0)
-
-    cdef int prepare(self, int64_t index) except -1:
-        """Make the workspace of a slab, once."""
-        if self.workspaces[index].priority == NULL:
-            make_workspace(&self.workspaces[index], self.door.user_slots, self.door.srv_slots)
-        return 0
-
     cdef int refuse_slots(self, int64_t user, int64_t srv, int64_t index=-1) except -1:
-        where = f"[{index}]" if index >= 0 else ""
-        if self.users == 0:
-            raise ValueError("the Mechanism is closed")
-        if user >= self.users:
-            raise IndexError(f"users{where}: slot {user} does not exist, expected 0 to {self.users - 1} "
-                             "(see Mechanism.user)")
-        raise IndexError(f"srvs{where}: number {srv} does not exist, expected 0 to {self.srvs - 1} (see Mechanism.srv)")
-
-
-cdef void run_each(Door* door, SlabHead* slab, Batch* batch) noexcept nogil:
-    cdef int64_t i
-    cdef int outcome
-    for i in range(batch.n):
-        outcome = decide(door, slab, clamped(batch.users[i], door.user_slots), clamped(batch.srvs[i], door.srv_slots),
-                         batch.now, batch.clock_is_ours, batch.shared)
-        batch.out[i] = SPARE_CAPACITY if batch.observe and outcome == THROTTLED else outcome
-
-
-cdef object seconds_up(int64_t ns):
-    """Seconds as a float that is never less than the nanoseconds."""
-    cdef double seconds = ns / 1e9
-    if <int64_t>(seconds * 1e9) < ns:
-        seconds = (ns + 1) / 1e9
-    return seconds
+        """Return if the slots do exist: this process is new, or another has put more in force. Otherwise raise."""
+        self.catch_up()
+        if user < self.guard.users and srv < self.srvs:
+            return 0
+        self.ready()
+        return no_such_slot(self, user, index) if user >= self.guard.users else no_such_slot(self, srv, index, False)
 
 
 include "handles.pxi"
+include "slabs.pxi"
+include "batches.pxi"
+include "looking.pxi"
+include "geometry.pxi"

@@ -15,10 +15,10 @@ cdef class Gate:
         cdef int64_t now = clock_early()
         if read(&engine.door.control.generation) != self.generation:
             self.follow()
-        if self.user >= engine.users or number >= engine.srvs:
+        if self.user >= engine.guard.users or number >= engine.srvs:
             engine.refuse_slots(self.user, number)
         engine.tick_if_due(engine.slab, now)
-        return engine.answer(decide(&engine.door, engine.slab, self.user, number, now, True, FREE_THREADED))
+        return engine.answer(decide(&engine.door, engine.slab, self.user, number, now, True, engine.shared))
 
     def admit_at(self, uint32_t srv, int64_t now):
         """Decide on one Service Request of this User at `now`, nanoseconds on a monotonic clock."""
@@ -51,14 +51,24 @@ cdef class Lane:
 
     cdef int admit(self, uint32_t user, uint32_t srv) noexcept nogil:
         cdef int64_t now = clock_early()
+        if self.engine.guard.epoch != self.epoch:
+            self.follow()
         self.engine.tick_if_due(self.slab, now)
-        return self.heeded(decide(&self.engine.door, self.slab, clamped(user, self.engine.users),
-                                  clamped(srv, self.engine.srvs), now, True, False))
+        return self.heeded(decide(&self.engine.door, self.slab, clamped(user, self.engine.settings_now().users),
+                                  clamped(srv, self.engine.srvs), now, True, self.shared))
 
     cdef int admit_at(self, uint32_t user, uint32_t srv, int64_t now) noexcept nogil:
+        if self.engine.guard.epoch != self.epoch:
+            self.follow()
         self.engine.tick_if_due(self.slab, now)
-        return self.heeded(decide(&self.engine.door, self.slab, clamped(user, self.engine.users),
-                                  clamped(srv, self.engine.srvs), now, False, False))
+        return self.heeded(decide(&self.engine.door, self.slab, clamped(user, self.engine.settings_now().users),
+                                  clamped(srv, self.engine.srvs), now, False, self.shared))
+
+    cdef void follow(self) noexcept nogil:
+        """A child after a fork must not count in its parent's slab: it has the common one."""
+        self.slab = slab_at(&self.engine.door, 0)
+        self.shared = True
+        self.index = -1
 
     cdef inline int heeded(self, int outcome) noexcept nogil:
         if outcome == THROTTLED and self.engine.settings_now().observe:
@@ -81,6 +91,19 @@ cdef class Lane:
             self.engine.release(self.index)
 
 
+cdef Lane lane_of(Engine engine):
+    cdef Lane lane = Lane.__new__(Lane)
+    engine.ready()
+    lane.index = claim_slab(engine)
+    if lane.index < 0 and engine.host is None:
+        raise RuntimeError(f"all {engine.owning - 1} lanes of this Mechanism are taken: close one")
+    lane.engine = engine
+    lane.epoch = engine.guard.epoch
+    lane.shared = lane.index < 0
+    lane.slab = slab_at(&engine.door, 0 if lane.shared else engine.owned[lane.index])
+    return lane
+
+
 # ---- the door for C: tmm_core.h
 
 cdef struct CInterface:
@@ -100,7 +123,7 @@ cdef int c_admit_at(void* lane, uint32_t user, uint32_t srv, int64_t now) noexce
 
 
 cdef int64_t c_retry_after(void* lane, uint32_t user, int64_t now) noexcept nogil:
-    return take_place(&(<Lane>lane).engine.door, clamped(user, (<Lane>lane).engine.users), now)
+    return take_place(&(<Lane>lane).engine.door, clamped(user, (<Lane>lane).engine.settings_now().users), now)
 
 
 cdef CInterface c_interface

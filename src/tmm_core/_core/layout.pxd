@@ -3,6 +3,7 @@
     Control | services[2][srvs] | Rules[users] | Words[users] | slab 0 | slab 1 | ...
     a slab:  SlabHead | units[users][4] | counts[4][users][srvs]
 
+Slab 0 is common: several processes may count there, with atomic adds. Every other slab has one writer.
 What is written and what is only read never share a line. Offsets only: the block may be mapped anywhere.
 """
 
@@ -103,10 +104,11 @@ cdef struct Control:
 
 
 cdef struct SlabHead:               # one line; then units and counts
-    int64_t taken                   # 1 while a thread counts here without the GIL
+    int64_t owner                   # process that counts here, for people: who owns a slab is not decided by it
     int64_t pending                 # units admitted and not yet charged to the backlog
     int64_t healed                  # impossible words found
-    int64_t padding[5]
+    int64_t adopted                 # how often it has changed hands
+    int64_t padding[4]
 
 
 cdef struct Door:                   # addresses of one mapping: private to a process

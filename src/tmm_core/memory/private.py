@@ -1,4 +1,4 @@
-"""Where the block lives: memory of this process."""
+"""A block in the memory of this process alone."""
 
 from __future__ import annotations
 

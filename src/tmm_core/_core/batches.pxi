@@ -1,0 +1,66 @@
+# Decisions that are more than one call of `decide`: batches, and refusals with their grounds. Part of engine.pyx.
+
+cdef int run_batch(Engine self, Batch* batch) except -1:
+    """Run a batch: on a slab of its own without the GIL, or on the process's slab."""
+    cdef Settings* settings = self.settings_now()
+    cdef int64_t index = -1
+    cdef SlabHead* slab
+    batch.uniform = settings.uniform
+    batch.observe = settings.observe
+    batch.shared = False
+    if batch.n >= RELEASE_GIL_FROM:
+        index = claim_slab(self)
+    if index < 0:
+        batch.shared = self.shared
+        if batch.n < RELEASE_GIL_FROM or FREE_THREADED:
+            # Too few to group, or no workspace of its own: one by one.
+            run_each(&self.door, self.slab, batch)
+        else:
+            prepare(self, 0)
+            decide_batch(&self.door, self.slab, &self.workspaces[0], batch)
+        return 0
+    slab = slab_at(&self.door, self.owned[index])
+    try:
+        prepare(self, index)
+        lend_pending(self, self.slab, slab)
+        with nogil:
+            decide_batch(&self.door, slab, &self.workspaces[index], batch)
+        lend_pending(self, slab, self.slab)
+    finally:
+        self.release(index)
+    return 0
+
+
+cdef void lend_pending(Engine self, SlabHead* giver, SlabHead* taker) noexcept nogil:
+    """Move the units held back, under the GIL: a batch goes on where the scalar calls stopped."""
+    if not self.shared:
+        write(&taker.pending, taker.pending + giver.pending)
+        write(&giver.pending, 0)
+
+
+cdef int prepare(Engine self, int64_t index) except -1:
+    """Make the workspace of a slab, once."""
+    if self.workspaces[index].priority == NULL:
+        make_workspace(&self.workspaces[index], self.door.user_slots, self.door.srv_slots)
+    return 0
+
+
+cdef void run_each(Door* door, SlabHead* slab, Batch* batch) noexcept nogil:
+    cdef int64_t i
+    cdef int outcome
+    for i in range(batch.n):
+        outcome = decide(door, slab, clamped(batch.users[i], door.user_slots), clamped(batch.srvs[i], door.srv_slots),
+                         batch.now, batch.clock_is_ours, batch.shared)
+        batch.out[i] = SPARE_CAPACITY if batch.observe and outcome == THROTTLED else outcome
+
+
+cdef tuple admit_recorded(Engine self, uint32_t user, uint32_t srv, int64_t at):
+    if user >= self.guard.users or srv >= self.srvs:
+        self.refuse_slots(user, srv)
+    self.tick_if_due(self.slab, at)
+    grounds = self.peek(user, srv, at)
+    if grounds["outcome"] != THROTTLED:
+        return self.admit_at(user, srv, at), None
+    add(count_of(&self.door, self.slab, user, THROTTLED, srv), 1)
+    add(units_of(self.slab, user) + THROTTLED, grounds["cost"])
+    return self.answer(THROTTLED), grounds

@@ -1,0 +1,93 @@
+"""Engines over memory: of this process alone, shared by the processes of a host, or only looked at."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tmm_core.answers import Decision
+from tmm_core.memory import Layout, SharedBlock, private_block
+from tmm_core.policy.config import Config
+
+try:
+    from tmm_core._core import engine as native
+except ImportError as error:  # pragma: no cover - only without the extension
+    raise ImportError(
+        f"tmm_core has no working native engine ({error}): install a wheel of tmm-core for this Python, or a C "
+        "compiler and 'pip install --no-binary tmm-core tmm-core'; there is no slow substitute"
+    ) from error
+
+if TYPE_CHECKING:
+    from tmm_core._core.engine import Engine
+
+__all__ = ["LAYOUT", "make_block", "native", "private_engine", "shared_engine", "watching_engine"]
+
+_SPARE_SLOTS = 1024
+_WORKER_SLABS = 4  # threads that decide without the GIL at one time, beside those that hold it
+_MANY_USERS = 20_000  # with more, counters are the memory: fewer slabs
+
+# Of a shared block: address space costs nothing, memory is allocated for Users and workers there are.
+_SHARED_USERS = 16_384
+_SHARED_FIRST_USERS = 256
+_SHARED_SLABS = (16, 256)
+_SHARED_BYTES = 1 << 35
+
+#: How this build lays a block out.
+LAYOUT = Layout(
+    version=native.layout_words()["LAYOUT_VERSION"],
+    words=native.layout_words(),
+    nbytes=native.block_nbytes,
+    base_ranges=native.base_ranges,
+    slab_ranges=native.slab_ranges,
+)
+
+
+def private_engine(config: Config, srvs: int, now: int) -> Engine:
+    """Return an engine over memory of this process.
+
+    Parameters
+    ----------
+    config : Config
+    srvs : int
+        Slots for SRVs.
+    now : int
+        Nanoseconds, monotonic.
+    """
+    users = (config.max_users or max(_SPARE_SLOTS, 4 * len(config.users))) + 1
+    slabs = 1 + (_WORKER_SLABS if users <= _MANY_USERS else 1)
+    block = private_block(native.block_nbytes(users, srvs, slabs))
+    return native.Engine(block, users, srvs, slabs, tuple(Decision), 0, slabs, now)
+
+
+def make_block(config: Config, path: str, srvs: int, package: str) -> SharedBlock:
+    """Make a shared block large enough for a configuration and much more; nobody sees it before `publish`.
+
+    Raises
+    ------
+    MemoryLayoutError
+        There is no room for it.
+    """
+    first = max(config.max_users, _SHARED_FIRST_USERS, 2 * len(config.users)) + 1
+    user_slots = max(config.max_users, _SHARED_USERS, 8 * len(config.users)) + 1
+    slab = native.block_nbytes(user_slots, srvs, 2) - native.block_nbytes(user_slots, srvs, 1)
+    fewest, most = _SHARED_SLABS
+    slabs = min(max(_SHARED_BYTES // slab, fewest), most)
+    return SharedBlock.create(
+        path, LAYOUT, users=first, user_slots=user_slots, srv_slots=srvs, slab_slots=slabs, package=package
+    )
+
+
+def shared_engine(block: SharedBlock, now: int) -> Engine:
+    """Return an engine of this process over a shared block: it counts in a slab of its own, or in the common one."""
+    header, slab = block.header, block.claim_first()
+    return native.Engine(
+        block.memory, header.user_slots, header.srv_slots, header.slab_slots, tuple(Decision), slab, slab + 1,
+        now, block,
+    )  # fmt: skip
+
+
+def watching_engine(block: SharedBlock) -> Engine:
+    """Return an engine that only looks at a shared block."""
+    header = block.header
+    return native.Engine(
+        block.memory, header.user_slots, header.srv_slots, header.slab_slots, tuple(Decision), 0, 0, 0
+    )

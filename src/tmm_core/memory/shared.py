@@ -1,0 +1,429 @@
+"""A block in a mapped file: made by the first process of a host that asks for it, joined by the others.
+
+    header page | the engine's block: control, Users, slab 0 (common), slab 1, slab 2, ...
+
+The file is larger than its memory: address space is kept for many Users and slabs, and memory is allocated
+for those there are, before anybody may touch it. So a block grows in place, and no mapping is ever left
+behind. A slab belongs to the process that holds its byte lock; what a dead process has counted stays, and
+whoever takes its slab next goes on counting there.
+
+Beside it lie small immutable files, ``PATH.ID.terms.GENERATION``: names and configuration of the terms in
+force.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import mmap
+import os
+import re
+import secrets
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tmm_core.errors import MemoryLayoutError
+from tmm_core.memory.header import HEADER_BYTES, WORDS_AT, Header, Layout, boot_id, time_namespace
+from tmm_core.memory.locks import ByteLocks
+from tmm_core.memory.place import allocate, create_file, open_file, read_text, write_text
+
+__all__ = ["SharedBlock"]
+
+_log = logging.getLogger("tmm_core")
+#: Number of the lock for changes of the block itself; slab k has lock k.
+_CHANGES = 0
+_CHANGES_WAIT_S = 10.0
+_CLAIM_WAIT_S = 1.0
+_WIPE_ON_FORK = 18  # MADV_WIPEONFORK, Linux 4.14; not in the module mmap
+_PID_BITS = 22
+
+
+class _BusyError(MemoryLayoutError):
+    """Another process or thread is changing the block."""
+
+
+_living: weakref.WeakSet[SharedBlock] = weakref.WeakSet()
+
+
+class SharedBlock:
+    """One mapping of a shared block; the `host` of an engine.
+
+    Made by `create`, `join` or `look`.
+
+    Attributes
+    ----------
+    path : str
+    header : Header
+    memory : ndarray of uint8
+        The engine's block.
+    guard : ndarray of int64, shape (2,)
+        Zeroed in a child by a fork, even by one that Python does not know of.
+    owner : int
+        Names this process in what people are shown.
+
+    Notes
+    -----
+    *Thread-safe.*
+    """
+
+    def __init__(self, fd: int, path: str, header: Header, layout: Layout, *, writable: bool) -> None:
+        self.path = path
+        self.header = header
+        self.layout = layout
+        self.owner = _owner()
+        self._published = path
+        access = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
+        try:
+            self._map = mmap.mmap(fd, header.file_bytes, flags=mmap.MAP_SHARED, prot=access)
+            guard = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        except (OSError, ValueError) as error:
+            os.close(fd)
+            raise MemoryLayoutError(
+                f"{path}: {header.file_bytes:,} bytes cannot be mapped: {error}"
+            ) from None
+        whole = np.frombuffer(self._map, dtype=np.uint8)
+        self.memory = whole[HEADER_BYTES : HEADER_BYTES + header.nbytes]
+        self._words = whole[WORDS_AT : WORDS_AT + 16].view(np.int64)
+        with contextlib.suppress(OSError):
+            guard.madvise(_WIPE_ON_FORK)
+        self.guard = np.frombuffer(guard, dtype=np.int64)[:2]
+        self._fd = fd
+        self._locks = ByteLocks(fd, path)
+        self._slabs: set[int] = set()
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        found = os.fstat(fd)
+        self._file = (found.st_dev, found.st_ino)
+        _living.add(self)
+
+    # ---- made, joined, looked at
+
+    @classmethod
+    def create(
+        cls, path: str, layout: Layout, *, users: int, user_slots: int, srv_slots: int, slab_slots: int,
+        package: str = "",
+    ) -> SharedBlock:  # fmt: skip
+        """Make a block that nobody sees before `publish`.
+
+        Parameters
+        ----------
+        path : str
+        layout : Layout
+        users : int
+            Slots for Users that get memory at once.
+        user_slots, srv_slots, slab_slots : int
+            Slots that get address space.
+        package : str
+            Version of this package.
+
+        Raises
+        ------
+        MemoryLayoutError
+            There is no room, or the folder may not be written to.
+        """
+        header = Header(
+            user_slots, srv_slots, slab_slots, layout.nbytes(user_slots, srv_slots, slab_slots),
+            secrets.token_hex(16), boot_id(), time_namespace(), time.time_ns(), os.getpid(), package,
+        )  # fmt: skip
+        fd, temporary = create_file(path)
+        try:
+            os.ftruncate(fd, header.file_bytes)
+            allocate(fd, 0, HEADER_BYTES, path)
+            for offset, nbytes in layout.base_ranges(user_slots, srv_slots, users):
+                allocate(fd, HEADER_BYTES + offset, nbytes, path)
+            for offset, nbytes in layout.slab_ranges(user_slots, srv_slots, 0, users):
+                allocate(fd, HEADER_BYTES + offset, nbytes, path)
+            os.pwrite(fd, header.packed(layout), 0)
+        except OSError as error:
+            os.unlink(temporary)
+            os.close(fd)
+            raise MemoryLayoutError(f"{path}: cannot be made: {error.strerror}") from None
+        except MemoryLayoutError:
+            os.unlink(temporary)
+            os.close(fd)
+            raise
+        block = cls(fd, path, header, layout, writable=True)
+        block._published = temporary
+        block._words[:] = (users, 1)
+        return block
+
+    def publish(self) -> bool:
+        """Give the block its name; False if another process was first. Then this one is gone."""
+        try:
+            os.link(self._published, self.path)
+        except FileExistsError:
+            self.discard()
+            return False
+        except OSError as error:
+            self.discard()
+            raise MemoryLayoutError(f"{self.path}: cannot be published: {error.strerror}") from None
+        os.unlink(self._published)
+        self._published = self.path
+        return True
+
+    def discard(self) -> None:
+        """Remove a block that was not published, with its files."""
+        for name in (self._published, *self._terms_files()):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name)
+        self.release()
+
+    @classmethod
+    def join(cls, path: str, layout: Layout) -> SharedBlock:
+        """Map a block that is there, to count in it.
+
+        Raises
+        ------
+        FileNotFoundError
+            There is none.
+        MemoryLayoutError
+            It cannot be used; says what was found and what was expected.
+        """
+        return cls._map_file(path, layout, writable=True)
+
+    @classmethod
+    def look(cls, path: str, layout: Layout) -> SharedBlock:
+        """Map a block that is there, only to read it. Raises as `join` does."""
+        return cls._map_file(path, layout, writable=False)
+
+    @classmethod
+    def _map_file(cls, path: str, layout: Layout, *, writable: bool) -> SharedBlock:
+        fd = open_file(path, writable=writable)
+        try:
+            # A private copy: what is checked cannot change afterwards.
+            header = Header.read(os.pread(fd, HEADER_BYTES, 0), os.fstat(fd).st_size, path, layout)
+        except BaseException:
+            os.close(fd)
+            raise
+        return cls(fd, path, header, layout, writable=writable)
+
+    # ---- slabs
+
+    def claim(self, wait_s: float = 0) -> int:
+        """Take a slab nobody owns, a dead process's first; -1 if others are at it just now, -2 if there is none.
+
+        Parameters
+        ----------
+        wait_s : float
+            Seconds to wait for others.
+        """
+        try:
+            with self._changing(wait_s):
+                return self._claim()
+        except _BusyError:
+            return -1
+        except (OSError, MemoryLayoutError) as error:
+            _log.warning("%s: this process counts in the common slab, slower: %s", self.path, error)
+            return -2
+
+    def claim_first(self) -> int:
+        """Take the slab a process begins with; 0, the common one, where there is none."""
+        return max(self.claim(_CLAIM_WAIT_S), 0)
+
+    def _claim(self) -> int:
+        users, ready = (int(word) for word in self._words)
+        for slab in range(1, min(ready + 1, self.header.slab_slots)):
+            if slab in self._slabs or not self._locks.take(slab):
+                continue
+            if slab == ready:
+                try:
+                    self._allocate_slab(slab, users)
+                except MemoryLayoutError:
+                    self._locks.give(slab)
+                    raise
+                self._words[1] = slab + 1
+            self._slabs.add(slab)
+            return slab
+        raise MemoryLayoutError(f"all {self.header.slab_slots - 1} slabs have an owner")
+
+    def _allocate_slab(self, slab: int, users: int) -> None:
+        header = self.header
+        for offset, nbytes in self.layout.slab_ranges(header.user_slots, header.srv_slots, slab, users):
+            allocate(self._fd, HEADER_BYTES + offset, nbytes, self.path)
+
+    def renew(self, engine: Any) -> None:
+        """Give a forked child's engine a slab of its own; called by the engine, once or by several threads."""
+        _after_fork(self)
+        slab = self.claim_first()
+        with self._lock:
+            if engine.forked:
+                engine.start_over(slab)
+            elif slab:
+                self._slabs.discard(slab)
+                self._locks.give(slab)
+
+    def is_alive(self, slab: int) -> bool:
+        """Tell whether a process owns a slab; one that cannot be told counts as alive."""
+        return slab in self._slabs or self._locks.is_taken(slab)
+
+    @property
+    def slabs(self) -> frozenset[int]:
+        """The slabs of this process."""
+        return frozenset(self._slabs)
+
+    def release(self) -> None:
+        """Give the slabs back: others may count in them from here on. The mapping stays."""
+        with self._lock:
+            self._slabs.clear()
+            if self._fd >= 0:
+                self._locks.close()
+                self._fd = -1
+
+    def __del__(self) -> None:
+        if getattr(self, "_fd", -1) >= 0 and self._pid == os.getpid():
+            self._locks.close()
+
+    # ---- terms
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[None]:
+        """Hold the block's lock for changes: one process of the host at a time, for ten seconds at most.
+
+        Raises
+        ------
+        MemoryLayoutError
+            Another process does not let go of it.
+        """
+        with self._changing(_CHANGES_WAIT_S):
+            yield
+
+    @contextlib.contextmanager
+    def _changing(self, wait_s: float) -> Iterator[None]:
+        until = time.monotonic() + wait_s
+        if not self._lock.acquire(timeout=wait_s):
+            raise _BusyError(self._busy(wait_s))
+        try:
+            if self._fd < 0:
+                raise MemoryLayoutError(f"{self.path}: this process has let go of the block")
+            while not self._locks.take(_CHANGES):
+                if time.monotonic() > until:
+                    raise _BusyError(self._busy(wait_s))
+                time.sleep(0.001)
+            try:
+                yield
+            finally:
+                self._locks.give(_CHANGES)
+        finally:
+            self._lock.release()
+
+    def _busy(self, wait_s: float) -> str:
+        return (
+            f"{self.path}: another process has been changing the block for {wait_s:g} s: it hangs or is stopped "
+            "(its lock goes when it ends)"
+        )
+
+    def make_room(self, users: int) -> None:
+        """Allocate memory for so many slots for Users, in every slab; call it while `changing`.
+
+        Raises
+        ------
+        MemoryLayoutError
+            There is no address space or no memory for them; nothing has changed.
+        """
+        have, ready = (int(word) for word in self._words)
+        header = self.header
+        if users <= have:
+            return
+        if users > header.user_slots:
+            raise MemoryLayoutError(
+                f"{self.path}: found slots for {header.user_slots - 1:,} Users, expected {users - 1:,}: stop the "
+                "processes that use it, remove it, and start with a larger max_users"
+            )
+        users = min(max(users, 2 * have), header.user_slots)
+        for offset, nbytes in self.layout.base_ranges(header.user_slots, header.srv_slots, users):
+            allocate(self._fd, HEADER_BYTES + offset, nbytes, self.path)
+        for slab in range(ready):
+            self._allocate_slab(slab, users)
+        self._words[0] = users
+
+    def write_terms(self, generation: int, text: bytes) -> None:
+        """Write the names of terms about to be put in force; call it while `changing`."""
+        write_text(self._terms_path(generation), text)
+
+    def forget_terms(self, generation: int) -> None:
+        """Remove the names of the terms before these."""
+        for name in self._terms_files():
+            if int(name.rsplit(".", 1)[1]) < generation:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(name)
+
+    def read_terms(self, generation: Callable[[], int]) -> tuple[int, bytes]:
+        """Return the generation in force and the names of its terms.
+
+        Parameters
+        ----------
+        generation : callable
+            Reads the generation in force.
+
+        Raises
+        ------
+        MemoryLayoutError
+            They are gone.
+        """
+        while True:
+            found = generation()
+            try:
+                return found, read_text(self._terms_path(found))
+            except FileNotFoundError:
+                # Others have been put in force, and these are gone: look again.
+                if generation() == found:
+                    raise MemoryLayoutError(
+                        f"{self.path}: found no names of generation {found}, expected {self._terms_path(found)}"
+                    ) from None
+
+    def _terms_path(self, generation: int) -> str:
+        return f"{self.path}.{self.header.block_id[:12]}.terms.{generation}"
+
+    def _terms_files(self) -> list[str]:
+        path = Path(self._terms_path(0))
+        form = re.compile(re.escape(path.name[:-1]) + r"\d{1,18}")
+        with contextlib.suppress(OSError):
+            return [str(each) for each in path.parent.iterdir() if form.fullmatch(each.name)]
+        return []
+
+
+def _owner() -> int:
+    """Process number and start, in one word: for people, who may meet the same number twice."""
+    return (time.time_ns() // 1_000_000) << _PID_BITS | os.getpid() & ((1 << _PID_BITS) - 1)
+
+
+def _after_fork(block: SharedBlock) -> None:
+    """Let go of what belongs to the parent, in its child."""
+    if block._pid == os.getpid():
+        return
+    block._pid = os.getpid()
+    block._lock = threading.Lock()  # another thread of the parent may have held it
+    block.guard[:] = 0
+    block.owner = _owner()
+    block._slabs.clear()
+    old = block._fd
+    if old < 0:
+        return
+    # Its own description of the same file: locks of the parent's must not live on in its child, nor be given back.
+    fd = -1
+    for name in (f"/proc/self/fd/{old}", block._published):
+        with contextlib.suppress(OSError):
+            fd = os.open(name, os.O_RDWR | os.O_CLOEXEC)
+            found = os.fstat(fd)
+            if (found.st_dev, found.st_ino) == block._file:
+                break
+            os.close(fd)
+            fd = -1
+    block._locks.close()
+    block._fd = fd
+    block._locks = ByteLocks(fd, block.path)
+
+
+def _children_start_over() -> None:
+    for block in list(_living):
+        _after_fork(block)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_children_start_over)
