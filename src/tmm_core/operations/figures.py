@@ -105,7 +105,7 @@ def load_chart(
                 f'<text x="16" y="{y}" font-size="{size}" font-weight="{weight}">{escape(line)}</text>'
             )
     head += _key(y + 26, unit)
-    top = y + 40
+    top = y + 62
     height = top + len(panels) * (_HEADING + _PLOT_HEIGHT + _AXIS) + 6
     font = "system-ui, -apple-system, Segoe UI, Roboto, sans-serif"
     svg = (
@@ -137,12 +137,12 @@ def _safe(text: str) -> str:
 
 def _key(y: int, unit: str) -> list[str]:
     """Name the unit and the shading; the lines are named in the plot."""
-    x = _WIDTH - _RIGHT - 156
+    x, below = 16, y + 22
     shade = f'fill="{_ACTIVE}" fill-opacity="0.4" stroke="{_LINE}" stroke-width="0.5"'
     return [
         f'<text x="16" y="{y}" font-size="14">{_safe(unit)}</text>',
-        f'<rect x="{x}" y="{y - 12}" width="24" height="15" {shade}/>',
-        f'<text x="{x + 31}" y="{y}" font-size="14">Mechanism active</text>',
+        f'<rect x="{x}" y="{below - 12}" width="24" height="15" {shade}/>',
+        f'<text x="{x + 31}" y="{below}" font-size="14">Mechanism active</text>',
     ]
 
 

@@ -31,7 +31,7 @@ def outcome_chart(
     """
     panels = [whole]
     if outcome.closest is not None:
-        heading = f"The activation that throttled most, {began(outcome.closest_began_s)}"
+        heading = f"Most throttled activation, {began(outcome.closest_began_s)}"
         panels.append(Panel(heading, outcome.closest, elapsed_label, zero=outcome.closest_began_s))
     uniform = all(cost == 1 for cost in config.costs.values())
     unit = "Service Requests per second" if uniform else "Units per second"
