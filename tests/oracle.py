@@ -153,7 +153,7 @@ class Oracle:
         if not span:
             self.ticked = now
             return
-        span = min(span, 10**9)
+        quiet, span = span, min(span, 10**9)
         at = now * 128
         self.forget(at, long=since // 1000 > FAR // 128 // 1000)
         self.flush(self.held, at)
@@ -170,7 +170,7 @@ class Oracle:
             self.smooth(("user", user), above, span, 250_000)
         spare = int(exact(self.config.operating_threshold) * 1024) - self.rates[PRIORITY] - self.rates[WITHIN]
         self.level = self.solve(spare + (spare >> 6)) if spare > 0 else 0
-        self.calm_down(span, at)
+        self.calm_down(quiet, at)
 
     def smooth(self, what: object, total: int, span: int, tau: int) -> int:
         """Bring a rate (1/1024 units per second) up to date with a total; times in microseconds."""

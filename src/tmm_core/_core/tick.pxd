@@ -107,7 +107,7 @@ cdef inline bint tick(Door* door, SlabHead* own, Scratch* scratch, int64_t now) 
     cdef Control* control = door.control
     cdef int half = read(&control.generation) & 1
     cdef Settings* settings = &control.settings[half]
-    cdef int64_t since = read(&control.tick_at), free = 0, span_us, outcome, grown, n, spare, held
+    cdef int64_t since = read(&control.tick_at), free = 0, span_us, quiet_us, outcome, grown, n, spare, held
     cdef int64_t totals[4]
     cdef int64_t offered = 0, admitted = 0
     cdef bint idle
@@ -124,6 +124,7 @@ cdef inline bint tick(Door* door, SlabHead* own, Scratch* scratch, int64_t now) 
         idle = span_us > (WRAPPED >> STAMP_SHIFT) // 1000
         refresh(&control.backlog, stamp_of(now), stamp_of(now), idle)
         refresh(&control.retry_until, stamp_of(now), stamp_of(now), idle)
+        quiet_us = span_us
         span_us = min(span_us, <int64_t>SPAN_MAX_US)
         if own != NULL:
             held = own.pending
@@ -141,7 +142,7 @@ cdef inline bint tick(Door* door, SlabHead* own, Scratch* scratch, int64_t now) 
         write(&control.offered, smoothed(read(&control.offered), offered, span_us, LONG_US))
         spare = settings.threshold_rate - read(&control.rate[PRIORITY]) - read(&control.rate[WITHIN_ALLOCATION])
         write(&control.level, solve(scratch, n, spare + (spare >> AIM_SHIFT)))
-        calm_down(control, settings, span_us, now)
+        calm_down(control, settings, quiet_us, now)
     add(&control.ticks, 1)
     write(&scratch.busy, 0)
     return True
