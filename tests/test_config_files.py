@@ -241,6 +241,9 @@ WRONG_TOML: list[tuple[str | bytes, list[str]]] = [
     (HEAD + '[files]\nallocations = "a\\u0000b"', [
         "tmm.toml:5: allocations 'a\\x00b' has an invisible character in it",
     ]),
+    ("[capacity]\nsystem_capacity = 500\n[unknown_users]\nallocation = 600", [
+        "tmm.toml:1: operating_threshold is missing in [capacity]: units per second",
+    ]),
     (HEAD + "hold_s : 3", ["tmm.toml:4:8: is not TOML: expected '=' after a key in a key/value pair"]),
     (HEAD + 'x = "open', ["tmm.toml:4:10: is not TOML: unterminated string"]),
     (HEAD.encode() + b"# t\xe9l\n# na\xefve\n", [
@@ -320,6 +323,18 @@ def test_after_a_fault_of_syntax_nothing_is_made_up(tmp_path: Path) -> None:
     assert found[0] == "tmm.toml:4: key 'system_capacity' is set twice, first in line 2"
     assert found[1].startswith("tmm.toml:5:")
     assert len(found) == 2
+    # A string over lines that is never closed hides all that follows.
+    found = mistakes(write(tmp_path, toml='[files]\nx = """a" = 1\n[s]\n[s]\n'))
+    assert len(found) == 1
+    assert found[0].startswith("tmm.toml:2:")
+
+
+def test_what_stands_in_a_repeated_section_has_no_place(tmp_path: Path) -> None:
+    toml = HEAD + "[costs]\n[capacity]\nx.y = 1\n[capacity.x]\ny = 2\n"
+    assert mistakes(write(tmp_path, toml=toml)) == [
+        "tmm.toml:5: section [capacity] is set twice, first in line 1",
+        "tmm.toml:7: unknown key 'x' in [capacity]",
+    ]
 
 
 # --- The priority list

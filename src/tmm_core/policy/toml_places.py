@@ -35,9 +35,8 @@ Places = Mapping[KeyPath, tuple[int, int]]
 
 _BLANK = re.compile(r"(?:[ \t\n]|#[^\n]*)*")
 _KEY = re.compile(r"""[ \t]*(?:"((?:\\.|[^"\\\n])*)"|'([^'\n]*)'|([A-Za-z0-9_-]+))[ \t]*""")
-_STRING = re.compile(
-    r'"""(?:\\.|[^\\])*?"{3,5}' r"|'''.*?'{3,5}" r'|"(?:\\.|[^"\\\n])*"' r"|'[^'\n]*'", re.DOTALL
-)
+_LONG_STRING = re.compile(r'"""(?:\\.|[^\\])*?"{3,5}' r"|'''.*?'{3,5}", re.DOTALL)
+_STRING = re.compile(r'"(?:\\.|[^"\\\n])*"' r"|'[^'\n]*'")
 _BARE = re.compile(r"[^,\]}#\n]+")
 _SYNTAX = re.compile(r"^(?P<what>.*?) \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)$")
 _LONG_NUMBER = re.compile(r"[0-9][0-9_]{4299,}")
@@ -125,12 +124,9 @@ def toml_of(
         number = _LONG_NUMBER.search(text)
         line = text.count("\n", 0, number.start()) + 1 if number else None
         wrong = Mistake("a number of thousands of digits, expected a number", file=file, line=line)
-    last = wrong.line if wrong is not None and wrong.line is not None else text.count("\n") + 1
     for repeat in scanner.repeats[:MOST_MISTAKES]:
-        # Behind a fault of syntax the scanner may have lost its way.
-        if wrong is None or repeat.line < last:
-            fault = f"{repeat.what} is set twice, first in line {repeat.first}"
-            found.append(Mistake(fault, file=file, line=repeat.line, field=repeat.field))
+        fault = f"{repeat.what} is set twice, first in line {repeat.first}"
+        found.append(Mistake(fault, file=file, line=repeat.line, field=repeat.field))
     if wrong is not None:
         found.append(wrong)
         return None
@@ -309,7 +305,10 @@ class _Scanner:
         if opening in ("[", "{"):
             self._nested(path, depth, opening)
             return
-        known = _STRING if opening in ('"', "'") else _BARE
+        if self.text.startswith(('"""', "'''"), self.at):
+            known = _LONG_STRING
+        else:
+            known = _STRING if opening in ('"', "'") else _BARE
         match = known.match(self.text, self.at)
         if match is None:
             raise _LostError
