@@ -1,0 +1,185 @@
+"""The floors built as another project would build them, limits asserted, and the table of a run.
+
+``--write-table`` puts the table into bench/README.md, with machine and date.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from measure import FLOORS
+
+import tmm_core
+from tmm_core import Config, Mechanism
+
+HERE = Path(__file__).parent
+README = HERE / "README.md"
+BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
+
+SETUP = """
+import numpy, sys
+from setuptools import Extension, setup
+from Cython.Build import cythonize
+import tmm_core
+
+extension = Extension("floors", [sys.argv.pop()], include_dirs=[tmm_core.get_include(), numpy.get_include()],
+                      extra_compile_args=[] if sys.platform == "win32" else ["-O3", "-std=gnu11"])
+setup(name="floors", ext_modules=cythonize([extension], build_dir="."))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of the table: what was measured, how it compares, what the limit is."""
+
+    what: str
+    ours: str
+    compared: str
+    limit: str
+    kept: bool
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that keeps the table."""
+    parser.addoption(
+        "--write-table", action="store_true", help="write the table of this run into bench/README.md"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Begin with an empty table."""
+    config.stash[LINES] = []
+
+
+LINES = pytest.StashKey[list[Line]]()
+
+
+@pytest.fixture(scope="session")
+def floors(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Build bench/floors.pyx against the installed package and import it."""
+    folder = tmp_path_factory.mktemp("floors")
+    (folder / "setup.py").write_text(SETUP, encoding="utf-8")
+    built = subprocess.run(
+        [sys.executable, "setup.py", "build_ext", "--build-lib", ".", str(HERE / "floors.pyx")],
+        cwd=folder, env={**os.environ, "PYTHONPATH": str(Path(tmm_core.__file__).parents[1])},
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert built.returncode == 0, f"{built.stdout}\n{built.stderr}"
+    sys.path.insert(0, str(folder))
+    return import_module("floors")
+
+
+@pytest.fixture
+def judge(request: pytest.FixtureRequest, benchmark: Any) -> Callable[..., None]:
+    """Return a function that compares a figure with its limit in floors.toml and keeps a line of the table."""
+
+    def judge_it(name: str, what: str, figure: float, ours: str, compared: str) -> None:
+        floor = FLOORS[name]
+        limit, least = (floor.get("at_most"), False) if "at_most" in floor else (floor["at_least"], True)
+        kept = figure >= limit if least else figure <= limit
+        unit = floor.get("unit", "times")
+        sign = "at least" if least else "at most"
+        benchmark.extra_info.update({name: figure, "limit": limit})
+        request.config.stash[LINES].append(Line(what, ours, compared, f"{sign} {limit:g} {unit}", kept))
+        assert kept, (
+            f"{what}: {ours}; {compared}; expected {sign} {limit:g} {unit} ({floor['of']}: {floor['why']})"
+        )
+
+    return judge_it
+
+
+@pytest.fixture
+def mechanism() -> Iterator[Mechanism]:
+    """A Mechanism with everything switched on, whose Users stay inside their allocations."""
+    with Mechanism(config_of(300)) as made:
+        yield made
+
+
+def config_of(users: int) -> Config:
+    """Return a configuration in which nobody is ever over its allocation: the common case, all tests made."""
+    return Config(
+        system_capacity=1e9, operating_threshold=9e8, allocations={f"User {n}": 1000.0 for n in range(1, users + 1)},
+        priority=["2.2", "7.4"], costs={"4.8.1": 4}, burst_s=3600, unknown_allocation=1.0,
+    )  # fmt: skip
+
+
+def traffic(mechanism: Mechanism, n: int, users: int, *, seed: int = 1) -> tuple[Any, Any, Any]:
+    """Return arrays for a batch: Users drawn evenly, SRVs of every kind, room for the answers."""
+    random = np.random.default_rng(seed)
+    srvs = np.array(
+        [mechanism.srv(code) for code in ("4.1.1", "4.6.1", "2.2", "6.13", "8.2")], dtype=np.uint16
+    )
+    return (
+        random.integers(1, users + 1, n).astype(np.uint32),
+        srvs[random.integers(0, len(srvs), n)],
+        np.empty(n, dtype=np.uint8),
+    )
+
+
+def machine() -> str:
+    """Return what the figures were measured on."""
+    model = platform.processor() or platform.machine()
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                model = line.partition(":")[2].strip()
+                break
+    except OSError:
+        pass
+    return (
+        f"{model}, {os.cpu_count()} cores, {platform.system()}; CPython {platform.python_version()}, "
+        f"NumPy {np.__version__}, tmm-core {tmm_core.__version__}"
+    )
+
+
+def table(lines: list[Line]) -> str:
+    """Return the table in Markdown."""
+    rows = ["| what | here | compared with | limit | kept |", "|---|---|---|---|---|"]
+    rows += [
+        f"| {line.what} | {line.ours} | {line.compared} | {line.limit} | {'yes' if line.kept else '**no**'} |"
+        for line in lines
+    ]
+    return "\n".join(rows)
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Show the table, and keep it where asked."""
+    lines = config.stash[LINES]
+    if not lines:
+        return
+    terminalreporter.section("ratios, each measured in this run")
+    for line in lines:
+        terminalreporter.write_line(
+            f"{'ok  ' if line.kept else 'MISS'} {line.what}: {line.ours}; {line.compared}; {line.limit}"
+        )
+    if config.getoption("--write-table"):
+        text = README.read_text(encoding="utf-8")
+        before, _, rest = text.partition(BEGIN)
+        _, _, after = rest.partition(END)
+        today = datetime.now(UTC).date().isoformat()
+        middle = f"{BEGIN}\n{today}, {machine()}.\n\n{table(lines)}\n{END}"
+        README.write_text(before + middle + after, encoding="utf-8")
+        (HERE / "last.json").write_text(
+            json.dumps(
+                {
+                    "date": today,
+                    "machine": machine(),
+                    "lines": [[x.what, x.ours, x.compared, x.limit, x.kept] for x in lines],
+                },
+                indent=1,
+            )
+            + "\n",
+            encoding="utf-8",
+        )
