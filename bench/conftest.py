@@ -110,7 +110,7 @@ def mechanism() -> Iterator[Mechanism]:
 def config_of(users: int) -> Config:
     """Return a configuration in which nobody is ever over its allocation: the common case, all tests made."""
     return Config(
-        system_capacity=1e9, operating_threshold=9e8, allocations={f"User {n}": 1000.0 for n in range(1, users + 1)},
+        system_capacity=1e9, operating_threshold=9e8, allocations={f"User {n}": 100.0 for n in range(1, users + 1)},
         priority=["2.2", "7.4"], costs={"4.8.1": 4}, burst_s=3600, unknown_allocation=1.0,
     )  # fmt: skip
 

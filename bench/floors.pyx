@@ -4,7 +4,7 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 from tmm_core cimport Lane
-from tmm_core._core.atomic cimport add, read, swap_if
+from tmm_core._core.atomic cimport read, swap_if
 from tmm_core._core.clock cimport clock_exact
 from tmm_core._core.gcra cimport base_of, plus, stamp_of
 
@@ -39,19 +39,12 @@ def clocks(int64_t n):
 
 
 def swaps(int64_t[::1] words, const uint32_t[::1] users):
-    """One compare-and-swap a request: the floor of a batch that is not grouped."""
+    """One compare-and-swap a request, each User's word in a cache line of its own: the floor without grouping."""
     cdef int64_t i, found
     for i in range(users.shape[0]):
-        found = read(&words[users[i]])
-        while not swap_if(&words[users[i]], &found, found + 1):
+        found = read(&words[8 * users[i]])
+        while not swap_if(&words[8 * users[i]], &found, found + 1):
             pass
-
-
-def adds(int64_t[::1] words, const uint32_t[::1] users):
-    """One atomic addition a request."""
-    cdef int64_t i
-    for i in range(users.shape[0]):
-        add(&words[users[i]], 1)
 
 
 def bare_bucket(int64_t[::1] words, int64_t interval, int64_t tolerance, int64_t n, bint with_clock):

@@ -15,7 +15,7 @@ from tmm_core import Mechanism
 def beside_swaps(floors: Any, mechanism: Mechanism, n: int, users: int) -> dict[str, float]:
     """Measure one batch and the same batch as bare compare-and-swaps, ns per decision."""
     drawn, srvs, out = traffic(mechanism, n, users)
-    words = np.zeros(users + 1, dtype=np.int64)
+    words = np.zeros(8 * (users + 1), dtype=np.int64)
     repeats = max(1, 65_536 // n)
 
     def ours() -> None:
@@ -64,7 +64,7 @@ def test_batch_of_distinct_users(floors: Any, judge: Callable[..., None], benchm
     with Mechanism(config_of(2_048)) as many:
         _, srvs, out = traffic(many, 2_048, 2_048)
         drawn = np.random.default_rng(3).permutation(np.arange(1, 2_049, dtype=np.uint32))
-        words = np.zeros(2_049, dtype=np.int64)
+        words = np.zeros(8 * 2_049, dtype=np.int64)
 
         def ours() -> None:
             for _ in range(32):
@@ -127,7 +127,7 @@ def test_batch_of_one_user(
 ) -> None:
     """65,536 requests of one User in one call: a single compare-and-swap of the bucket."""
     _, srvs, out = traffic(mechanism, 65_536, 300)
-    users, words = np.full(65_536, 7, dtype=np.uint32), np.zeros(8, dtype=np.int64)
+    users, words = np.full(65_536, 7, dtype=np.uint32), np.zeros(64, dtype=np.int64)
     took = side_by_side(
         {
             "ours": (lambda: mechanism.admit_many(users, srvs, out=out), 65_536),

@@ -29,7 +29,6 @@
 #define TMM_THREAD_LOCAL static __thread
 #define TMM_LIKELY(x) __builtin_expect(!!(x), 1)
 #define TMM_UNLIKELY(x) __builtin_expect(!!(x), 0)
-#define TMM_PREFETCH(p) __builtin_prefetch((p), 1, 3)
 
 #elif defined(_MSC_VER)
 
@@ -55,7 +54,6 @@ static __forceinline int tmm_atomic_cas_(int64_t *word, int64_t *expected, int64
 #define TMM_THREAD_LOCAL static __declspec(thread)
 #define TMM_LIKELY(x) (x)
 #define TMM_UNLIKELY(x) (x)
-#define TMM_PREFETCH(p) ((void)0)
 
 #else
 #error "tmm-core is built with gcc, clang or MSVC"

@@ -9,7 +9,10 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from .atomic cimport add, read, recheck, swap_if
 from .clock cimport clock_exact
-from .decide cimport Terms, active, backlog_at, charge_load, count, decide, read_terms, take
+from .decide cimport (
+    Terms, active, backlog_at, charge_load, count, decide_at_once, decide_fully, likely, read_plan, read_terms, take,
+    unlikely,
+)
 from .gcra cimport ahead, base_of, plus, room_in, stamp_of
 from .layout cimport (
     FIRST_COME, HARD, PRIORITY, SPARE_CAPACITY, THROTTLED, WITHIN_ALLOCATION,
@@ -22,7 +25,7 @@ cdef enum:
     GROUP_MIN = 64                  # fewer are decided one by one
     GROUP_MAX = 1048576             # more are decided in pieces: tallies are 32-bit words
     REST_OF_STATE = 256             # requests decided one by one while the state may change
-
+    ANY_SRV = 65536                 # values of an SRV's number
 
 cdef extern from * nogil:
     """
@@ -38,30 +41,43 @@ cdef struct Tally:                  # one User's part of a batch
     uint64_t units                  # on the priority list << 32 | not on it: one word, one store
     uint32_t own                    # requests the own bucket still grants, or ALL or EACH
     uint32_t spare                  # requests the spare bucket still grants, or ALL or EACH
+    int64_t* row                    # its counters in the batch's slab
+    int64_t padding                 # to half a cache line: an index is a shift
 
 
 cdef struct Workspace:              # one thread's; the tallies are all zero between batches
+    # A caller may write to its arrays while we read them. So that no index needs a comparison, there is a tally
+    # for every value of `mask` and an entry for every 16-bit SRV; those beyond the slots are zero and never written.
     Tally* tallies                  # by User
+    uint32_t mask                   # a power of two less one, not below the number of slots for Users less one
     uint32_t* touched               # Users with a tally
     Rule* rules                     # by User: the terms of this batch, all of one generation
     uint64_t* amounts               # by SRV: cost, in the half of `Tally.units` it counts in
-    uint8_t* priority               # by SRV: whether it is on the priority list
+    int64_t* cells                  # by SRV: where its counter lies for a User that is inside its allocation
+    uint8_t* answers                # by SRV: the outcome for such a User
 
 
-cdef inline int make_workspace(Workspace* work, int64_t users, int64_t srvs) except -1:
+cdef inline int make_workspace(Workspace* work, int64_t users) except -1:
     """Allocate what is not there yet; the last one says that all are."""
+    cdef uint32_t mask = 1
+    while mask < users - 1:
+        mask = mask * 2 + 1
+    work.mask = mask
     if work.tallies == NULL:
-        work.tallies = <Tally*>calloc(users, sizeof(Tally))
+        work.tallies = <Tally*>calloc(<size_t>mask + 1, sizeof(Tally))
     if work.touched == NULL:
         work.touched = <uint32_t*>calloc(users, sizeof(uint32_t))
     if work.rules == NULL:
         work.rules = <Rule*>calloc(users, sizeof(Rule))
     if work.amounts == NULL:
-        work.amounts = <uint64_t*>calloc(srvs, sizeof(uint64_t))
-    if work.tallies == NULL or work.touched == NULL or work.rules == NULL or work.amounts == NULL:
+        work.amounts = <uint64_t*>calloc(ANY_SRV, sizeof(uint64_t))
+    if work.cells == NULL:
+        work.cells = <int64_t*>calloc(ANY_SRV, sizeof(int64_t))
+    if (work.tallies == NULL or work.touched == NULL or work.rules == NULL or work.amounts == NULL
+            or work.cells == NULL):
         raise MemoryError()
-    work.priority = <uint8_t*>calloc(srvs, sizeof(uint8_t))
-    if work.priority == NULL:
+    work.answers = <uint8_t*>calloc(ANY_SRV, sizeof(uint8_t))
+    if work.answers == NULL:
         raise MemoryError()
     return 0
 
@@ -71,7 +87,8 @@ cdef inline void free_workspace(Workspace* work) noexcept nogil:
     free(work.touched)
     free(work.rules)
     free(work.amounts)
-    free(work.priority)
+    free(work.cells)
+    free(work.answers)
 
 
 cdef struct Batch:
@@ -126,26 +143,28 @@ cdef inline uint32_t ordinary(Tally* one) noexcept nogil:
     return <uint32_t>one.units
 
 
-cdef inline int64_t tally(Door* door, Workspace* work, Batch* batch, int64_t start, int64_t n) noexcept nogil:
+cdef inline int64_t tally(Door* door, SlabHead* slab, Workspace* work, Batch* batch, int64_t start,
+                          int64_t n) noexcept nogil:
     """Pass 1: add up the units of each User; returns how many Users there are."""
-    cdef int64_t i = start, end = start + n, found = 0, user_slots = door.user_slots, srv_slots = door.srv_slots
+    cdef int64_t i = start, end = start + n, found = 0
     cdef const uint64_t* amounts = work.amounts
     cdef const uint32_t* users = batch.users
     cdef const uint16_t* srvs = batch.srvs
     cdef Tally* tallies = work.tallies
-    cdef uint32_t* touched = work.touched
-    cdef uint32_t user
+    cdef uint32_t mask = work.mask, user
     cdef uint64_t units
     while i < end:
-        user = clamped(users[i], user_slots)
-        units = 0
-        while True:
-            units += amounts[clamped(srvs[i], srv_slots)]
+        user = users[i] & mask
+        units = amounts[srvs[i]]
+        i += 1
+        while i < end and users[i] == user:
+            units += amounts[srvs[i]]
             i += 1
-            if i == end or users[i] != user:
-                break
-        if tallies[user].units == 0:
-            touched[found] = user
+        if unlikely(tallies[user].units == 0):
+            if user >= door.user_slots:
+                continue
+            tallies[user].row = count_of(door, slab, user, 0, 0)
+            work.touched[found] = user
             found += 1
         tallies[user].units += units
     return found
@@ -243,8 +262,8 @@ cdef inline void copy_rule(Rule* copy, Rule* rule) noexcept nogil:
     copy.share_interval = read(&rule.share_interval)
 
 
-cdef inline int64_t tally_terms(Door* door, Workspace* work, Batch* batch, Terms* terms, int64_t start,
-                                int64_t n) noexcept nogil:
+cdef inline int64_t tally_terms(Door* door, SlabHead* slab, Workspace* work, Batch* batch, Terms* terms,
+                                int64_t start, int64_t n) noexcept nogil:
     """Pass 1 and the terms of every User in it, all of one generation; returns how many Users there are."""
     cdef int64_t generation, found, i
     cdef uint32_t user, service
@@ -253,9 +272,10 @@ cdef inline int64_t tally_terms(Door* door, Workspace* work, Batch* batch, Terms
         batch.uniform = read(&door.control.settings[generation & 1].uniform)
         for i in range(door.srv_slots):
             service = door.services[(generation & 1) * door.srv_slots + i]
-            work.priority[i] = service & 1
+            work.answers[i] = PRIORITY if service & 1 else WITHIN_ALLOCATION
+            work.cells[i] = work.answers[i] * door.user_slots * door.srv_slots + i
             work.amounts[i] = <uint64_t>(service >> 1) << (32 * (service & 1))
-        found = tally(door, work, batch, start, n)
+        found = tally(door, slab, work, batch, start, n)
         for i in range(found):
             user = work.touched[i]
             copy_rule(&work.rules[user], &door.rules[user].half[generation & 1])
@@ -317,44 +337,56 @@ cdef inline int64_t hand_out(Door* door, SlabHead* slab, Workspace* work, Batch*
                              int64_t start, int64_t n, int64_t level) noexcept nogil:
     """Pass 2: the outcomes, in order, and the counts; returns units admitted that were asked for one by one."""
     # Copies: a store to `out` may alias anything, and everything would be read again for every request.
-    cdef int64_t i, admitted = 0, user_slots = door.user_slots, srv_slots = door.srv_slots
+    cdef int64_t i, admitted = 0
     cdef const uint32_t* users = batch.users
     cdef const uint16_t* srvs = batch.srvs
     cdef uint8_t* out = batch.out
-    cdef Tally* tallies = work.tallies
-    cdef const uint8_t* priority = work.priority
-    cdef int64_t* counts = count_of(door, slab, 0, 0, 0)
+    cdef const uint8_t* answers = work.answers
+    cdef const int64_t* cells = work.cells
     cdef bint shared = batch.shared
-    cdef int64_t user, srv, cost
+    cdef uint32_t mask = work.mask
     cdef int outcome, refused = SPARE_CAPACITY if batch.observe else THROTTLED
+    cdef Tally* tallies = work.tallies
     cdef Tally* one
     for i in range(start, start + n):
-        user = clamped(users[i], user_slots)
-        srv = clamped(srvs[i], srv_slots)
-        one = &tallies[user]
-        if priority[srv]:
-            outcome = PRIORITY
-        elif one.own == ALL:
-            outcome = WITHIN_ALLOCATION
-        elif one.own != EACH and one.spare != EACH:
-            outcome = next_of(one)
+        one = &tallies[users[i] & mask]
+        if likely(one.own == ALL):
+            # Tables, no branch on the SRV: half of those would be guessed wrong.
+            out[i] = answers[srvs[i]]
+            count(one.row + cells[srvs[i]], 1, shared)
         else:
-            # A spare bucket asked one by one: the own bucket has granted nothing.
-            cost = work.amounts[srv]
-            outcome = ask_each(door, slab, terms, &work.rules[user], batch, user, one, cost, level)
-            count(units_of(slab, user) + outcome, cost, shared)
-            if outcome != THROTTLED:
-                admitted += cost
-        out[i] = outcome if outcome != THROTTLED else refused
-        count(counts + (outcome * user_slots + user) * srv_slots + srv, 1, shared)
+            outcome = hand_to(door, slab, work, batch, terms, clamped(users[i], door.user_slots),
+                              clamped(srvs[i], door.srv_slots), level, &admitted)
+            out[i] = outcome if outcome != THROTTLED else refused
     return admitted
+
+
+cdef inline int hand_to(Door* door, SlabHead* slab, Workspace* work, Batch* batch, Terms* terms, uint32_t user,
+                        uint32_t srv, int64_t level, int64_t* admitted) noexcept nogil:
+    """Decide and count one request of a User that is over its allocation in this batch."""
+    cdef Tally* one = &work.tallies[user]
+    cdef int64_t cost
+    cdef int outcome
+    if work.answers[srv] == PRIORITY:
+        outcome = PRIORITY
+    elif one.own != EACH and one.spare != EACH:
+        outcome = next_of(one)
+    else:
+        # A bucket asked one by one: nothing has been granted from it.
+        cost = work.amounts[srv]
+        outcome = ask_each(door, slab, terms, &work.rules[user], batch, user, one, cost, level)
+        count(units_of(slab, user) + outcome, cost, batch.shared)
+        if outcome != THROTTLED:
+            admitted[0] += cost
+    count(count_of(door, slab, user, outcome, srv), 1, batch.shared)
+    return outcome
 
 
 cdef inline void decide_group(Door* door, SlabHead* slab, Workspace* work, Batch* batch, int64_t start,
                               int64_t n) noexcept nogil:
     """Decide `n` requests that cannot change the state of the Mechanism (see `groupable`)."""
     cdef Terms terms
-    cdef int64_t found = tally_terms(door, work, batch, &terms, start, n)
+    cdef int64_t found = tally_terms(door, slab, work, batch, &terms, start, n)
     cdef int64_t level = level_now(door, slab, &terms, stamp_of(batch.now))
     cdef int64_t admitted = grant_all(door, slab, work, batch, &terms, found, level)
     admitted += hand_out(door, slab, work, batch, &terms, start, n, level)
@@ -365,11 +397,18 @@ cdef inline void decide_group(Door* door, SlabHead* slab, Workspace* work, Batch
 
 cdef inline void decide_each(Door* door, SlabHead* slab, Batch* batch, int64_t start, int64_t n) noexcept nogil:
     """Decide `n` requests one by one."""
-    cdef int64_t i
+    cdef Terms plan
+    cdef int64_t i, generation = read_plan(door.control, &plan)
+    cdef uint32_t user, srv
     cdef int outcome
     for i in range(start, start + n):
-        outcome = decide(door, slab, clamped(batch.users[i], door.user_slots),
-                         clamped(batch.srvs[i], door.srv_slots), batch.now, batch.clock_is_ours, batch.shared)
+        user = clamped(batch.users[i], door.user_slots)
+        srv = clamped(batch.srvs[i], door.srv_slots)
+        outcome = decide_at_once(door, slab, &plan, generation, user, srv, batch.now, batch.shared)
+        if unlikely(outcome < 0):
+            outcome = decide_fully(door, slab, user, srv, clock_exact() if batch.clock_is_ours else batch.now,
+                                   batch.shared)
+            generation = read_plan(door.control, &plan)
         batch.out[i] = SPARE_CAPACITY if batch.observe and outcome == THROTTLED else outcome
 
 

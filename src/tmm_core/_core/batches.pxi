@@ -14,7 +14,7 @@ cdef int run_batch(Engine self, Batch* batch) except -1:
         batch.shared = self.shared
         if batch.n < RELEASE_GIL_FROM or FREE_THREADED:
             # Too few to group, or no workspace of its own: one by one.
-            run_each(&self.door, self.slab, batch)
+            decide_each(&self.door, self.slab, batch, 0, batch.n)
         else:
             prepare(self, 0)
             decide_batch(&self.door, self.slab, &self.workspaces[0], batch)
@@ -40,18 +40,9 @@ cdef void lend_pending(Engine self, SlabHead* giver, SlabHead* taker) noexcept n
 
 cdef int prepare(Engine self, int64_t index) except -1:
     """Make the workspace of a slab, once."""
-    if self.workspaces[index].priority == NULL:
-        make_workspace(&self.workspaces[index], self.door.user_slots, self.door.srv_slots)
+    if self.workspaces[index].answers == NULL:
+        make_workspace(&self.workspaces[index], self.door.user_slots)
     return 0
-
-
-cdef void run_each(Door* door, SlabHead* slab, Batch* batch) noexcept nogil:
-    cdef int64_t i
-    cdef int outcome
-    for i in range(batch.n):
-        outcome = decide(door, slab, clamped(batch.users[i], door.user_slots), clamped(batch.srvs[i], door.srv_slots),
-                         batch.now, batch.clock_is_ours, batch.shared)
-        batch.out[i] = SPARE_CAPACITY if batch.observe and outcome == THROTTLED else outcome
 
 
 cdef tuple admit_recorded(Engine self, uint32_t user, uint32_t srv, int64_t at):

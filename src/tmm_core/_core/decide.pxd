@@ -11,13 +11,15 @@ from .clock cimport clock_exact
 from .gcra cimport ahead, base_of, plus, stamp_of
 from .layout cimport (
     FIRST_COME, HARD, PRIORITY, SPARE_CAPACITY, THROTTLED, WITHIN_ALLOCATION,
-    Control, Door, Rule, Settings, SlabHead, Words, count_of, slab_at, units_of,
+    Control, Door, Rule, Settings, SlabHead, count_of, slab_at, units_of,
 )
 from .load cimport charge_backlog, waiting
 from .sharing cimport spare_interval
 
 cdef extern from "atomics.h" nogil:
     const bint FREE_THREADED "TMM_FREE_THREADED"
+    bint likely "TMM_LIKELY"(bint condition) noexcept
+    bint unlikely "TMM_UNLIKELY"(bint condition) noexcept
 
 
 cdef enum:
@@ -121,20 +123,30 @@ cdef inline void charge_load(Door* door, SlabHead* slab, Terms* terms, int64_t u
     """
     cdef int64_t due = units
     if not shared:
-        due += slab.pending
-        if due < terms.charge_block:
+        due += read(&slab.pending)
+        if likely(due < terms.charge_block):
             write(&slab.pending, due)
             due = 0
-        else:
-            write(&slab.pending, due % terms.charge_block)
-            due -= due % terms.charge_block
+    if unlikely(due != 0):
+        charge_whole_blocks(door, slab, terms, due, now, shared)
+    if not active(door.control) and unlikely(backlog_at(door, slab, terms, now) > terms.activation):
+        activate(door.control, now_ns)
+
+
+cdef inline void charge_whole_blocks(Door* door, SlabHead* slab, Terms* terms, int64_t due, int64_t now,
+                                     bint shared) noexcept nogil:
+    """Charge the virtual queue; what does not make a whole block is held back."""
+    cdef int64_t rest
+    if not shared:
+        rest = due - terms.charge_block
+        if rest >= terms.charge_block:
+            rest %= terms.charge_block
+        write(&slab.pending, rest)
+        due -= rest
     if due > BULK:
         # More than fills the queue is not worth an overflow.
         due = min(due, terms.ceiling // terms.unit + 1)
-    if due:
-        charge_backlog(&door.control.backlog, due * terms.unit, now, terms.ceiling)
-    if not active(door.control) and backlog_at(door, slab, terms, now) > terms.activation:
-        activate(door.control, now_ns)
+    charge_backlog(&door.control.backlog, due * terms.unit, now, terms.ceiling)
 
 
 cdef inline void count(int64_t* cell, int64_t amount, bint shared) noexcept nogil:
@@ -149,19 +161,66 @@ cdef inline int decide(Door* door, SlabHead* slab, uint32_t user, uint32_t srv, 
                        bint clock_is_ours, bint shared) noexcept nogil:
     """Decide on one Service Request at `now` (ns); with our own clock it is read again before a refusal."""
     cdef Terms terms
+    cdef int64_t generation = read_plan(door.control, &terms)
+    cdef int outcome = decide_at_once(door, slab, &terms, generation, user, srv, now, shared)
+    if likely(outcome >= 0):
+        return outcome
+    # A clock read too early must not refuse anybody: ask once more, with the exact time.
+    return decide_fully(door, slab, user, srv, clock_exact() if clock_is_ours else now, shared)
+
+
+cdef inline int64_t read_plan(Control* control, Terms* terms) noexcept nogil:
+    """Copy what the short way needs for every User and SRV; `decide_at_once` checks that it is of one generation."""
+    cdef int64_t generation = read_published(&control.generation)
+    cdef Settings* settings = &control.settings[generation & 1]
+    terms.longest_cost = read(&settings.longest_cost)
+    terms.unit = read(&settings.unit)
+    terms.activation = read(&settings.activation)
+    terms.ceiling = read(&settings.ceiling)
+    terms.charge_block = read(&settings.charge_block)
+    return generation
+
+
+cdef inline int decide_at_once(Door* door, SlabHead* slab, Terms* plan, int64_t generation, uint32_t user,
+                               uint32_t srv, int64_t now, bint shared) noexcept nogil:
+    """The short way of most: on the priority list, or inside the allocation; -1 for all else, with nothing written."""
+    cdef int64_t half = generation & 1
+    cdef Rule* rule = &door.rules[user].half[half]
+    cdef uint32_t service = door.services[half * door.srv_slots + srv]
+    cdef int64_t interval = read(&rule.interval), tolerance = read(&rule.tolerance), cost = service >> 1
+    cdef int outcome = PRIORITY
+    if unlikely(recheck(&door.control.generation) != generation):
+        return -1
+    if not service & 1:
+        outcome = WITHIN_ALLOCATION
+        if interval == 0 or not take(&door.words[user].tat, interval, tolerance, cost, plan.longest_cost,
+                                     stamp_of(now), slab):
+            return -1
+    charge_load(door, slab, plan, cost, stamp_of(now), now, shared)
+    tell(door, slab, user, srv, outcome, cost, shared)
+    return outcome
+
+
+cdef inline void tell(Door* door, SlabHead* slab, uint32_t user, uint32_t srv, int outcome, int64_t cost,
+                      bint shared) noexcept nogil:
+    """Count a decision: after the buckets, so that a worker killed in between has admitted too few, never too many."""
+    count(count_of(door, slab, user, outcome, srv), 1, shared)
+    count(units_of(slab, user) + outcome, cost, shared)
+
+
+cdef inline int decide_fully(Door* door, SlabHead* slab, uint32_t user, uint32_t srv, int64_t now,
+                             bint shared) noexcept nogil:
+    """Decide on one Service Request at `now` (ns), by the whole sentence."""
+    cdef Terms terms
     cdef int64_t stamp = stamp_of(now), cost
-    cdef Words* words = &door.words[user]
     cdef int outcome
     read_terms(door, user, srv, &terms)
     cost = terms.service >> 1
     if terms.service & 1:
         outcome = PRIORITY
-    elif terms.rule.interval and take(&words.tat, terms.rule.interval, terms.rule.tolerance, cost,
+    elif terms.rule.interval and take(&door.words[user].tat, terms.rule.interval, terms.rule.tolerance, cost,
                                       terms.longest_cost, stamp, slab):
         outcome = WITHIN_ALLOCATION
-    elif clock_is_ours:
-        # A clock read too early must not refuse anybody: ask once more, with the exact time.
-        return decide(door, slab, user, srv, clock_exact(), False, shared)
     elif not active(door.control):
         outcome = SPARE_CAPACITY
     elif spare_for(door, slab, user, &terms, cost, stamp):
@@ -170,7 +229,5 @@ cdef inline int decide(Door* door, SlabHead* slab, uint32_t user, uint32_t srv, 
         outcome = THROTTLED
     if outcome != THROTTLED:
         charge_load(door, slab, &terms, cost, stamp, now, shared)
-    # Buckets first, counters last: a worker killed in between has admitted one request too few, never too many.
-    count(count_of(door, slab, user, outcome, srv), 1, shared)
-    count(units_of(slab, user) + outcome, cost, shared)
+    tell(door, slab, user, srv, outcome, cost, shared)
     return outcome

@@ -14,7 +14,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 from .arrays cimport check_arrays, first_beyond
 from .atomic cimport add, publish, read, read_published, swap_if, write
-from .batch cimport Batch, Workspace, clamped, decide_batch, free_workspace, make_workspace
+from .batch cimport Batch, Workspace, clamped, decide_batch, decide_each, free_workspace, make_workspace
 from .clock cimport clock_early, clock_exact, clock_step
 from .decide cimport FREE_THREADED, decide
 from .gcra cimport stamp_of
