@@ -61,6 +61,9 @@ bench-quick: $(INSTALLED) $(call group,bench)  ## Run the benchmarks that have '
 fuzz: $(INSTALLED) $(call group,test) $(call group,fuzz)  ## Fuzz the DUIS header reader for a minute (Linux, where atheris has a wheel)
 	$(BIN)/python tests/gateway/fuzz_duis.py -max_total_time=60 $(ARGS)
 
+bench-table: $(INSTALLED) $(call group,bench)  ## Run all benchmarks and write their table into bench/README.md
+	$(PYTEST) bench --benchmark-only -p no:cacheprovider --write-table -q $(ARGS)
+
 prove: $(INSTALLED) $(call group,test) $(call group,prove) $(call group,package)  ## Run every test, the slow ones too, with many more examples (hours)
 	TMM_HYPOTHESIS_PROFILE=deep $(PYTEST) --timeout=7200 $(ARGS)
 

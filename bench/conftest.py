@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import subprocess
@@ -48,6 +47,7 @@ class Line:
     ours: str
     compared: str
     limit: str
+    target: str
     kept: bool
 
 
@@ -92,7 +92,10 @@ def judge(request: pytest.FixtureRequest, benchmark: Any) -> Callable[..., None]
         unit = floor.get("unit", "times")
         sign = "at least" if least else "at most"
         benchmark.extra_info.update({name: figure, "limit": limit})
-        request.config.stash[LINES].append(Line(what, ours, compared, f"{sign} {limit:g} {unit}", kept))
+        aim = floor.get("target", limit)
+        reached = "reached" if (figure >= aim if least else figure <= aim) else f"not reached: {aim:g}"
+        line = Line(what, ours, compared, f"{sign} {limit:g} {unit}", reached, kept)
+        request.config.stash[LINES].append(line)
         assert kept, (
             f"{what}: {ours}; {compared}; expected {sign} {limit:g} {unit} ({floor['of']}: {floor['why']})"
         )
@@ -146,9 +149,10 @@ def machine() -> str:
 
 def table(lines: list[Line]) -> str:
     """Return the table in Markdown."""
-    rows = ["| what | here | compared with | limit | kept |", "|---|---|---|---|---|"]
+    rows = ["| what | here | compared with | limit | target |", "|---|---|---|---|---|"]
     rows += [
-        f"| {line.what} | {line.ours} | {line.compared} | {line.limit} | {'yes' if line.kept else '**no**'} |"
+        f"| {line.what} | {line.ours} | {line.compared} | {line.limit}{'' if line.kept else ' **missed**'} "
+        f"| {line.target} |"
         for line in lines
     ]
     return "\n".join(rows)
@@ -162,7 +166,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     terminalreporter.section("ratios, each measured in this run")
     for line in lines:
         terminalreporter.write_line(
-            f"{'ok  ' if line.kept else 'MISS'} {line.what}: {line.ours}; {line.compared}; {line.limit}"
+            f"{'ok  ' if line.kept else 'MISS'} {line.what}: {line.ours}; {line.compared}; {line.limit}; "
+            f"target {line.target}"
         )
     if config.getoption("--write-table"):
         text = README.read_text(encoding="utf-8")
@@ -171,15 +176,3 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         today = datetime.now(UTC).date().isoformat()
         middle = f"{BEGIN}\n{today}, {machine()}.\n\n{table(lines)}\n{END}"
         README.write_text(before + middle + after, encoding="utf-8")
-        (HERE / "last.json").write_text(
-            json.dumps(
-                {
-                    "date": today,
-                    "machine": machine(),
-                    "lines": [[x.what, x.ours, x.compared, x.limit, x.kept] for x in lines],
-                },
-                indent=1,
-            )
-            + "\n",
-            encoding="utf-8",
-        )

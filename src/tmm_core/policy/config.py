@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -329,6 +327,9 @@ class Config:
         the priority list: the same on every machine, whichever files it was read from. The order of the
         Users counts, as it fixes their slots.
         """
+        import hashlib  # with json half the time of importing the package, and needed after the start
+        import json
+
         names = (
             "system_capacity", "operating_threshold", "release_threshold", "burst_s", "activation_s",
             "hold_s", "tick_s", "max_retry_after_s", "sharing", "mode", "unknown_allocation", "spare_weight",

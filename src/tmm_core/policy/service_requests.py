@@ -7,12 +7,11 @@ matrix. A target response time is published for four SRVs only; the others are e
 from __future__ import annotations
 
 import csv
-import difflib
 import io
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from types import MappingProxyType
 
 from tmm_core.errors import ConfigError, Mistake
@@ -72,7 +71,8 @@ def catalogue() -> tuple[ServiceRequest, ...]:
     >>> len(catalogue())
     129
     """
-    text = (files("tmm_core.policy") / "service_requests.csv").read_text(encoding="utf-8")
+    with open(os.path.join(os.path.dirname(__file__), "service_requests.csv"), encoding="utf-8") as file:
+        text = file.read()
     return tuple(
         ServiceRequest(
             srv_code=row["srv"],
@@ -157,6 +157,8 @@ def fault_of(code: object) -> str | None:
     # The other variants of the same reference first: "4.4.1" was more likely meant to be 4.4.2 than 4.6.1.
     near: list[str] = list(variants_of(code.strip().rpartition(".")[0]))
     if not near and len(code) <= 20:  # difflib is quadratic: a long code nobody meant gets no suggestion
+        import difflib  # only for who has mistyped: a worker's start does not pay for it
+
         near = sorted(difflib.get_close_matches(code, _variants(), n=3, cutoff=0.75))
     hint = " (did you mean " + ", ".join(repr(other) for other in near[:4]) + "?)" if near else ""
     return f"{shown!r} is not an SRV or a Service Reference of the catalogue{hint}"

@@ -7,7 +7,6 @@ from a file puts the place in front.
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -73,6 +72,8 @@ def did_you_mean(word: object, known: Iterable[str]) -> str:
     """Return ``" (did you mean 'hold_s'?)"``, or nothing if no known word is near."""
     if not isinstance(word, str) or len(word) > 60:
         return ""
+    import difflib  # only for who has mistyped: a worker's start does not pay for it
+
     near = difflib.get_close_matches(word.lower(), known, n=1)
     return f" (did you mean {near[0]!r}?)" if near else ""
 
