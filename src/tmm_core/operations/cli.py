@@ -42,6 +42,11 @@ COMMANDS = (
         "say what would be decided for one User and SRV, and why",
     ),
     Command(
+        "allocate",
+        "tmm_core.operations.allocate_cli",
+        "share the operating threshold among the Users' portfolios",
+    ),
+    Command(
         "replay", "tmm_core.operations.replay_cli", "show what the Mechanism would have done to a request log"
     ),
     Command("events", "tmm_core.operations.events_cli", "list or follow events, faults and changes"),

@@ -16,6 +16,7 @@ The same input therefore gives the same bytes on every machine.
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 from bisect import bisect_left
 from collections.abc import Callable
@@ -137,6 +138,11 @@ class Allocations:
     def distributable(self) -> Fraction:
         """What could be given away, in units per second; `total` never exceeds it."""
         return Fraction(self.distributable_quanta, QUANTA_PER_UNIT)
+
+    @property
+    def digest(self) -> str:
+        """First twelve hexadecimal digits of SHA-256 over the allocations file."""
+        return hashlib.sha256(self.to_csv().encode("utf-8")).hexdigest()[:12]
 
     @property
     def busy_hour_demand(self) -> Fraction:
