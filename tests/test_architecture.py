@@ -28,8 +28,9 @@ DOORS: dict[str, set[str]] = {
     "terms": {"policy", "errors"},
     "engines": {"_core", "answers", "memory", "policy"},
     "mechanism": {"_core", "answers", "engines", "memory", "policy", "terms", "errors"},
-    "gateway": {"mechanism", "errors"},
-    "operations": {"mechanism", "policy", "errors"},
+    "reload": {"mechanism", "policy", "errors"},
+    "gateway": {"mechanism", "reload", "errors"},
+    "operations": {"mechanism", "reload", "policy", "errors"},
     "__init__": {"mechanism", "policy", "memory", "errors"},
     "__main__": {"operations"},
 }
