@@ -213,13 +213,13 @@ def test_the_last_file_that_has_begun_is_in_force(tmp_path: Path) -> None:
 def test_without_a_file_in_force_nothing_is(tmp_path: Path) -> None:
     path = _dated(tmp_path, "2026-12-01.csv", "2027-01-01.csv")
     assert mistakes(path, on=date(2026, 11, 30)) == [
-        "monthly: no allocations are in force on 2026-11-30: the first file, 2026-12-01.csv, begins on 2026-12-01"
+        "monthly: no allocations in force on 2026-11-30: the first file, 2026-12-01.csv, begins on 2026-12-01"
     ]
 
 
 def test_an_empty_folder_is_told(tmp_path: Path) -> None:
     assert mistakes(_dated(tmp_path)) == [
-        "monthly: no allocations: no CSV file named by its first day in force, for example 2026-12-01.csv"
+        "monthly: no allocations: no file named by its first day in force, for example 2026-12-01.csv"
     ]
 
 
@@ -258,7 +258,8 @@ def test_what_is_no_file_is_told(tmp_path: Path) -> None:
     path = write(tmp_path, toml=HEAD + "[files]\nallocations = '/dev/null'\npriority_list = '.'", csv=None)
     assert mistakes(path) == [
         "/dev/null: is a device or socket, expected a file",
-        f"{tmp_path}: is a folder, expected a file",
+        "priority-list.toml: the name must be the first day in force, for example 2026-12-01.toml",
+        "tmm.toml: the name must be the first day in force, for example 2026-12-01.toml",
     ]
     with pytest.raises(ConfigError, match=r": cannot be read: No such file or directory$"):
         Config.load(tmp_path / "none.toml")

@@ -66,35 +66,48 @@ def first_day_of(path: Path) -> date | None:
         return None
 
 
-def dated_files(folder: Path, found: list[Mistake]) -> list[tuple[date, Path]]:
-    """Return the CSV files of a folder with their first day in force, oldest first.
+def dated_files(folder: Path, found: list[Mistake], *, suffix: str = ".csv") -> list[tuple[date, Path]]:
+    """Return the files of a folder with their first day in force, oldest first.
 
-    Other files are let alone, but a CSV file whose name is no day is a mistake: a slip in the name would
-    otherwise keep it out of force without a word.
+    Files with another suffix are let alone, but one of this suffix whose name is no day is a mistake: a slip in
+    the name would otherwise keep it out of force without a word.
     """
     dated = []
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() != ".csv" or path.name.startswith((".", "~")):
+        if path.suffix.lower() != suffix or path.name.startswith((".", "~")):
             continue
         day = first_day_of(path)
         if day is not None:
             dated.append((day, path))
         else:
-            fault = "the name must be the first day in force, for example 2026-12-01.csv"
+            fault = f"the name must be the first day in force, for example 2026-12-01{suffix}"
             found.append(Mistake(fault, file=str(path)))
     return sorted(dated)
 
 
-def file_in_force(path: Path, on: date, found: list[Mistake]) -> tuple[Path, date | None] | None:
+def file_in_force(
+    path: Path, on: date, found: list[Mistake], *, suffix: str = ".csv", what: str = "allocations"
+) -> tuple[Path, date | None] | None:
     """Return the file that is in force on a day, and its first day.
 
     A file is in force itself, whatever it is named; in a folder it is the last one that has begun.
+
+    Parameters
+    ----------
+    path : Path
+    on : date
+    found : list of Mistake
+        Where mistakes go; None is returned then.
+    suffix : str
+        Of the files in the folder, in lower case.
+    what : str
+        What they hold, as the mistakes call it.
     """
     if not os.path.isdir(path):  # never an error, however odd the name
         return path, first_day_of(path)
     before = len(found)
     try:
-        files = dated_files(path, found)
+        files = dated_files(path, found, suffix=suffix)
     except OSError as error:
         found.append(Mistake(f"cannot be read: {error.strerror or error}", file=str(path)))
         return None
@@ -104,11 +117,11 @@ def file_in_force(path: Path, on: date, found: list[Mistake]) -> tuple[Path, dat
         return file, day
     if files:
         day, file = files[0]
-        fault = f"no allocations are in force on {on}: the first file, {file.name}, begins on {day}"
-        found.append(Mistake(fault, file=str(path), field="allocations"))
+        fault = f"no {what} in force on {on}: the first file, {file.name}, begins on {day}"
+        found.append(Mistake(fault, file=str(path), field=what.replace(" ", "_")))
     elif len(found) == before:
-        fault = "no allocations: no CSV file named by its first day in force, for example 2026-12-01.csv"
-        found.append(Mistake(fault, file=str(path), field="allocations"))
+        fault = f"no {what}: no file named by its first day in force, for example 2026-12-01{suffix}"
+        found.append(Mistake(fault, file=str(path), field=what.replace(" ", "_")))
     return None
 
 

@@ -19,7 +19,7 @@ from tmm_core.policy.config import Config, PriorityList
 from tmm_core.policy.tables import LARGEST_TABLE, read_file
 from tmm_core.policy.toml_places import LARGEST_FILE, Toml, toml_of
 
-__all__ = ["PRIORITY_KEYS", "SECTIONS", "load_config", "load_priority_list"]
+__all__ = ["PRIORITY_KEYS", "SECTIONS", "load_config", "load_priority_list", "priority_list_on"]
 
 #: Section of ``tmm.toml`` -> key in it -> field of `Config`. ``[costs]`` has SRVs for keys.
 SECTIONS: Mapping[str, Mapping[str, str]] = {
@@ -193,10 +193,7 @@ class _Loader:
         if "allocations" in paths:
             self._allocations(paths["allocations"])
         if "priority_list" in paths:
-            before = len(self.found)
-            priority = _read_priority_list(paths["priority_list"], self.found)
-            if priority is not None and len(self.found) == before:
-                self.values["priority"] = priority
+            self._priority_list(paths["priority_list"])
 
     def _allocations(self, path: Path) -> None:
         chosen = file_in_force(path, self.on, self.found)
@@ -214,6 +211,12 @@ class _Loader:
         self.values["categories"] = table.categories
         self.values["allocations_file"] = str(file)
         self.values["effective_from"] = day
+
+    def _priority_list(self, path: Path) -> None:
+        before = len(self.found)
+        priority = priority_list_on(path, self.on, self.found)
+        if priority is not None and len(self.found) == before:
+            self.values["priority"] = priority
 
     def _config(self) -> Config | None:
         values = {**self.values, "source": self.file}
@@ -297,6 +300,22 @@ def _quoted(code: str, value: object) -> str:
     if isinstance(value, dict):
         return f'"{code[:20]}..." = ...'
     return f'"{code[:20]}" = {check.shown(value)}'
+
+
+def priority_list_on(path: Path, on: date, found: list[Mistake]) -> PriorityList | None:
+    """Read the priority list in force on a day: a file, or a folder of them named by their first day.
+
+    What is wrong goes to `found`; None if nothing sound is left.
+    """
+    chosen = file_in_force(path, on, found, suffix=".toml", what="priority list")
+    if chosen is None:
+        return None
+    file, day = chosen
+    priority = _read_priority_list(file, found)
+    if priority is not None and path.is_dir() and priority.effective_from not in (None, day):
+        fault = f"effective_from {priority.effective_from} must be the day of the file's name, {day}"
+        found.append(Mistake(fault, file=str(file), field="effective_from"))
+    return priority
 
 
 def _read_priority_list(path: Path, found: list[Mistake]) -> PriorityList | None:
