@@ -241,7 +241,7 @@ def test_recorded_traffic_is_compared_with_new_allocations(world: World, tmm: Tm
     watcher = world.watch()
     # A minute in which NORTH offers 50 a second, SOUTH 20; the threshold is 100, so nothing is active.
     world.traffic(60, {(NORTH, "4.1.1"): 50, (SOUTH, "4.1.1"): 20, (NORTH, "7.4"): 5}, watcher)
-    watcher.close()
+    watcher.flush()
     with LogSet([world.path]) as logs:
         recorded = over_allocation(logs, {NORTH: 40.0}, 30.0)
     users = {over.user: over for over in recorded.users}
@@ -261,7 +261,7 @@ def test_recorded_traffic_is_compared_with_new_allocations(world: World, tmm: Tm
 def test_seconds_over_are_counted_while_the_mechanism_is_active(world: World) -> None:
     watcher = world.watch()
     world.traffic(10, {(NORTH, "4.1.1"): 300, (SOUTH, "4.1.1"): 10}, watcher)
-    watcher.close()
+    watcher.flush()
     with LogSet([world.path]) as logs:
         recorded = over_allocation(logs, {NORTH: 250.0, SOUTH: 20.0}, 0.0)
     users = {over.user: over for over in recorded.users}

@@ -47,6 +47,11 @@ COMMANDS = (
         "share the operating threshold among the Users' portfolios",
     ),
     Command(
+        "priority-list",
+        "tmm_core.operations.priority_list_cli",
+        "show, compare and change versions of the priority list",
+    ),
+    Command(
         "replay", "tmm_core.operations.replay_cli", "show what the Mechanism would have done to a request log"
     ),
     Command("events", "tmm_core.operations.events_cli", "list or follow events, faults and changes"),
