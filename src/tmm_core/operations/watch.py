@@ -30,6 +30,7 @@ from tmm_core.operations.events import EventLog
 from tmm_core.operations.inbox import Inbox
 from tmm_core.operations.observe import Known, Observer
 from tmm_core.operations.retention import keep_within
+from tmm_core.reload import Reload
 
 __all__ = ["Clock", "SystemClock", "WatchSettings", "Watcher", "start"]
 
@@ -193,6 +194,14 @@ class Watcher:
                 told[event.kind] = event.count
 
         return listen
+
+    def reload_listener(self, reload: Reload) -> None:
+        """Take what a `Reloader` tells: a refused configuration becomes a fault. *Thread-safe.*
+
+        One that was applied is in the log anyhow, as soon as the Mechanism is at it.
+        """
+        if reload.kind == "refused":
+            self.fault("configuration-refused", reload.message)
 
     def put(self, record: Any) -> None:
         """Hand in a `ThrottleRecord` or `Notification`; never waits. *Thread-safe.*"""
