@@ -183,8 +183,8 @@ def _show(
     parameters = allocations.parameters
     print(paint.bold(f"tmm allocate: allocations for {allocations.month}, {len(allocations.users)} Users"))
     print(f"  {NOTICE}")
-    print(f"  Parameters {terminal.plain(parameters.version)}, digest {parameters.digest}.", end=" ")
-    print(f"Compared with {terminal.plain(str(before), 200)}." if before else "Compared with nothing.")
+    print(f"  Parameters {terminal.plain(parameters.version)}, digest {parameters.digest}.")
+    print(f"  Compared with {terminal.plain(str(before), 200)}." if before else "  Compared with nothing.")
     print()
     for line in words.table_lines(allocations, changed, args.limit, terminal.columns(), paint):
         print(line)
