@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from tmm_core import Config, Decision, Mechanism
-from tmm_core import mechanism as hall
+from tmm_core import Config, Decision, Mechanism, terms
 from tmm_core.operations import audit as audit_module
 from tmm_core.operations.audit import audit, decide_again
 from tmm_core.operations.cli import main
@@ -101,11 +100,11 @@ def test_the_slow_rule_on_worked_examples(changes: dict[str, Any], expected: str
 
 
 def test_the_constants_written_down_twice_are_the_same() -> None:
-    assert audit_module._STAMPS == hall._SECOND
-    assert audit_module._BRAKE == hall._BRAKE
-    assert audit_module._SPARE_BURST == hall._SPARE_BURST_S
-    assert (audit_module._LEVEL, audit_module._RATE) == (hall._LEVEL, hall._RATE)
-    assert audit_module._LEAST_WEIGHT == hall._LEAST_WEIGHT
+    assert audit_module._STAMPS == terms.SECOND
+    assert audit_module._BRAKE == terms._BRAKE
+    assert audit_module._SPARE_BURST == terms._SPARE_BURST_S
+    assert (audit_module._LEVEL, audit_module._RATE) == (terms.LEVEL, terms.RATE)
+    assert audit_module._LEAST_WEIGHT == terms._LEAST_WEIGHT
     assert Fraction(1 << 61, audit_module._STAMPS) == audit_module._WRAPPED
 
 

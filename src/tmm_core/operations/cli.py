@@ -54,10 +54,12 @@ COMMANDS = (
     Command(
         "replay", "tmm_core.operations.replay_cli", "show what the Mechanism would have done to a request log"
     ),
+    Command("watch", "tmm_core.operations.watch_cli", "keep the event log of this host"),
     Command("events", "tmm_core.operations.events_cli", "list or follow events, faults and changes"),
     Command(
         "audit", "tmm_core.operations.audit_cli", "decide recorded throttled requests again, and compare"
     ),
+    Command("serve", "tmm_core.operations.serve_cli", "serve a live page for the operations room"),
     Command(
         "demo", "tmm_core.operations.demo_cli", "play a day of traffic at DSP peak volume through the engine"
     ),

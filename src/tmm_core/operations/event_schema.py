@@ -13,7 +13,7 @@ SCHEMA_VERSION = 1
 FAULTS = (
     "fail-open",  # the gateway could not ask the Mechanism and admitted
     "healed",  # impossible words in the block, healed (clocks set back, damaged memory)
-    "worker-died",  # a worker ended without saying so
+    "worker-died",  # a process counts no more in the shared block: ended, restarted or killed
     "store-state",  # the cluster's store: synced, stale, isolated, blind
     "identity-mismatch",  # the header named another User than the connection's certificate
     "configuration-refused",  # a new configuration was wrong; the last good one stays in force

@@ -13,13 +13,16 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tmm_core.errors import EventLogError
 from tmm_core.operations.event_files import LogFile, files_of
 from tmm_core.operations.event_records import Notification
 from tmm_core.operations.notices import Notice, Templates
 from tmm_core.operations.senders import Sender
+
+if TYPE_CHECKING:
+    from tmm_core.operations.watch import Watcher
 
 __all__ = ["Notifier", "start_notifiers"]
 
@@ -161,16 +164,18 @@ class Notifier:
 class NotifierThread(threading.Thread):
     """A notifier that steps every few seconds until it is stopped; a daemon, it keeps no process alive."""
 
-    def __init__(self, notifier: Notifier, name: str, period_s: float) -> None:
+    def __init__(self, notifier: Notifier, name: str, period_s: float, may_send: Callable[[], bool]) -> None:
         super().__init__(name=f"tmm-notify-{name}", daemon=True)
         self._notifier = notifier
+        self._may_send = may_send
         self._period_s = period_s
         self._stopping = threading.Event()
 
     def run(self) -> None:
         while not self._stopping.wait(self._period_s):
             try:
-                self._notifier.step(time.time_ns() // 1_000_000)
+                if self._may_send():
+                    self._notifier.step(time.time_ns() // 1_000_000)
             except Exception:
                 _log.exception("the notifier failed; it goes on")
 
@@ -188,10 +193,25 @@ def start_notifiers(
     *,
     templates: Templates | None = None,
     period_s: float = 2.0,
+    elected: Watcher | None = None,
 ) -> list[NotifierThread]:
-    """Start a notifier in a thread of its own for each sender; only in the process that writes the log."""
+    """Start a notifier in a thread of its own for each sender.
+
+    Parameters
+    ----------
+    path, senders, put, templates
+        As for `Notifier`.
+    period_s : float
+        Seconds between two looks at the log.
+    elected : Watcher, optional
+        Of several processes only that one sends whose watcher writes the log.
+    """
+
+    def may_send() -> bool:
+        return elected is None or elected.elected
+
     threads = [
-        NotifierThread(Notifier(path, sender, put, templates=templates), sender.name, period_s)
+        NotifierThread(Notifier(path, sender, put, templates=templates), sender.name, period_s, may_send)
         for sender in senders
     ]
     for thread in threads:

@@ -98,11 +98,8 @@ class Recorder:
         )
 
     def _read_names(self) -> tuple[int, str, list[str], list[str]]:
-        engine = self._mechanism.engine
-        before = engine.generation
+        # A configuration is named after it is in force: before that, the names are of an earlier generation.
         snapshot = self._mechanism.snapshot()
-        # A configuration is named last, after it is in force: a handle knows of the generation only then.
-        _, named = self._mechanism._resolve("")
-        if not before == named == engine.generation:
+        if snapshot.generation != self._mechanism.engine.generation:
             return (-1, "", [], [])
-        return (named, snapshot.version, snapshot.users, snapshot.srvs)
+        return (snapshot.generation, snapshot.version, snapshot.users, snapshot.srvs)

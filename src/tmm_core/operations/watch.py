@@ -32,7 +32,7 @@ from tmm_core.operations.observe import Known, Observer
 from tmm_core.operations.retention import keep_within
 from tmm_core.reload import Reload
 
-__all__ = ["Clock", "SystemClock", "WatchSettings", "Watcher", "start"]
+__all__ = ["Clock", "SystemClock", "WatchSettings", "Watcher", "source_of", "start"]
 
 _log = logging.getLogger("tmm_core.watch")
 
@@ -119,7 +119,7 @@ class Watcher:
     settings : WatchSettings
     clock : Clock
     source : Source, optional
-        Which life of which block is watched; a private one, begun now, by default.
+        Which life of which block is watched; `source_of` the Mechanism by default.
     listeners : sequence of callable
         Each gets every batch after it was written, in the watcher's thread: they must be quick (see
         ``notify.py``).
@@ -155,7 +155,8 @@ class Watcher:
         self._mechanism = mechanism
         self._clock = clock or SystemClock()
         self._listeners = tuple(listeners)
-        self._source = source or Source(uuid.uuid4().hex, "private", self._clock.at_ms(), os.getpid())
+        self._source = source or source_of(mechanism, self._clock.at_ms())
+        self._workers: dict[int, int] = {}
         self._inbox = Inbox(self.path)
         self._seat: Seat | None = None
         self._log: EventLog | None = None
@@ -220,6 +221,7 @@ class Watcher:
         # What belongs to the last minute goes there whole, and into the file of its month.
         minute_over = at_ms // 60_000 != observer.at_ms // 60_000
         observer.poll(at_ms, mono_ns)
+        self._watch_workers(observer, at_ms, mono_ns)
         self._take_in(observer, at_ms)
         batch = observer.batch
         told = (
@@ -305,6 +307,19 @@ class Watcher:
             lost = "its counts are in the block" if last["kind"] == "shared" else "its last seconds are lost"
             text = f"the last watcher (process {last['pid']}) ended without a word {away:.1f} s ago; {lost}"
             observer.fault(Fault(at_ms, mono_ns, "unclean-end", text))
+
+    def _watch_workers(self, observer: Observer, at_ms: int, mono_ns: int) -> None:
+        """Tell which processes that counted in the block are gone since the last look."""
+        block = self._mechanism.block
+        if block is None:
+            return
+        owners = self._mechanism.engine.owners()
+        alive = {slab: pid for slab, (pid, _) in enumerate(owners) if slab and pid and block.is_alive(slab)}
+        for slab, pid in self._workers.items():
+            if alive.get(slab) != pid:
+                text = f"process {pid} counts no more in slab {slab}; what it counted stays"
+                observer.fault(Fault(at_ms, mono_ns, "worker-died", text))
+        self._workers = alive
 
     def _take_in(self, observer: Observer, at_ms: int) -> None:
         observer.take_in(self._inbox.take(), at_ms)
@@ -411,6 +426,17 @@ class Watcher:
     def request_stop(self) -> None:
         """Ask the loop to flush and end, without waiting: for signal handlers. *Thread-safe.*"""
         self._stopping.set()
+
+
+def source_of(mechanism: Mechanism, at_ms: int) -> Source:
+    """Return the life of the block that a Mechanism counts in or looks at.
+
+    A shared block goes on with its counters whoever watches it; a private one begins now, as far as anybody knows.
+    """
+    block = mechanism.block
+    if block is None:
+        return Source(uuid.uuid4().hex, "private", at_ms, os.getpid())
+    return Source(block.header.block_id, "shared", block.header.created_at // 1_000_000, os.getpid())
 
 
 def start(mechanism: Mechanism, path: str | PathLike[str] | None = None, **options: Any) -> Watcher:
