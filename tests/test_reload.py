@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -144,6 +145,29 @@ def test_all_workers_change_at_the_same_moment_and_the_second_one_finds_it_done(
     version = world.mechanism.config.version
     assert second.look() == []  # told once a Mechanism, not once a worker
     assert world.mechanism.config.version == version
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no shared block on Windows")
+def test_over_a_shared_block_one_worker_applies_and_all_have_it_at_that_moment(world: World) -> None:
+    block = world.folder / "block"
+    world.write("tmm.toml", TOML + f"[state]\nshared = '{block}'\n")
+    # Mechanism.open reads the real day, so the days here lie about it on both sides.
+    (world.folder / "allocations" / "2026-11-01.csv").rename(world.folder / "allocations" / "2000-01-01.csv")
+    world.allocations("2999-12-01", 50)
+    world.at = datetime(2999, 11, 30, 12, tzinfo=UTC)
+    with Mechanism.open(world.folder / "tmm.toml") as one, Mechanism.open(world.folder / "tmm.toml") as two:
+        assert one.block is not None and two.block is not None
+        first, second = world.another(one), world.another(two)
+        first.look()
+        second.look()
+        world.told.clear()
+        world.at = datetime(2999, 12, 1, tzinfo=UTC)
+        assert [each.kind for each in first.look()] == ["applied"]
+        assert two.config.allocations["North"] == 50  # before its own thread woke
+        generation = two.engine.generation
+        assert second.look() == []
+        assert two.engine.generation == generation
+        assert [each.kind for each in world.told] == ["applied"]
 
 
 @pytest.mark.parametrize(
