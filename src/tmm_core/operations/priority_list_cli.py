@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-from tmm_core.errors import ConfigError, Mistake, TMMError
+from tmm_core.errors import ConfigError, Mistake
 from tmm_core.operations import terminal
 from tmm_core.operations.check_cli import day
 from tmm_core.operations.event_files import LogSet
@@ -102,10 +102,6 @@ def _change(args: argparse.Namespace, traffic: Traffic | None) -> None:
     make = versions.added if args.action == "add" else versions.removed
     new = make(old, args.srvs, args.version, args.approved_by, args.begins, args.source)
     output = args.output or _default_output(args.list, args.begins)
-    if output.resolve() == args.list.resolve():
-        raise TMMError(
-            f"{output} is the version that is changed: a version is never edited, choose another name"
-        )
     written = place(
         output, versions.to_toml(new, old=old), hint="a version is never edited, choose another name"
     )
