@@ -281,6 +281,8 @@ class Mechanism:
             with self._lock:
                 self._put_in_force(config, self._now(now))
             return
+        if not self._block.memory.flags.writeable:
+            raise ValueError("the block may only be looked at")
         if self._engine.forked:
             self._block.renew(self._engine)
         with self._lock, self._block.changing():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -182,3 +183,32 @@ def test_a_block_grows_in_place_and_old_mappings_stay_valid(tmp_path: Path) -> N
         assert one.admit_at(one.user("User 2999"), 5, FROZEN)
         assert one.snapshot(FROZEN).counts[one.user("User 2999")].sum() == 2
         assert os.stat(one.block.path).st_blocks > 4 * first
+
+
+@pytest.mark.skipif("fork" not in METHODS, reason="no fork here")
+def test_a_parents_slab_is_free_when_the_parent_has_gone_and_its_children_live(tmp_path: Path) -> None:
+    """A child inherits open files: were the lock among them, nobody could adopt the parent's slab."""
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe(duplex=False)
+
+    def parent() -> None:
+        mechanism = Mechanism.open(config(tmp_path), start=FROZEN)
+        asked(mechanism, 10, 0)
+        child = os.fork()
+        if child == 0:
+            there.send(os.getpid())
+            signal.pause()
+        os._exit(0)
+
+    process = os.fork()
+    if process == 0:
+        parent()
+    os.waitpid(process, 0)
+    child = here.recv()
+    try:
+        with Mechanism.open(config(tmp_path), start=FROZEN) as mechanism:
+            assert mechanism.block is not None
+            assert mechanism.block.slabs == {1}, "the parent's, adopted although its child lives"
+            assert mechanism.snapshot(FROZEN).counts.sum() == 10
+    finally:
+        os.kill(child, signal.SIGKILL)

@@ -72,34 +72,38 @@ class SharedBlock:
     *Thread-safe.*
     """
 
-    def __init__(self, fd: int, path: str, header: Header, layout: Layout, *, writable: bool) -> None:
+    def __init__(
+        self, fd: int, path: str, header: Header, layout: Layout, *, writable: bool, name: str = ""
+    ) -> None:
         self.path = path
         self.header = header
         self.layout = layout
         self.owner = _owner()
-        self._published = path
+        self._published = name or path
         access = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
+        found = os.fstat(fd)
+        self._file = (found.st_dev, found.st_ino)
         try:
             self._map = mmap.mmap(fd, header.file_bytes, flags=mmap.MAP_SHARED, prot=access)
             guard = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            # The map keeps a duplicate of its descriptor: locks need a description that ends when we close it.
+            self._fd = _opened_anew(fd, name or path, self._file, writable=writable)
         except (OSError, ValueError) as error:
-            os.close(fd)
             raise MemoryLayoutError(
                 f"{path}: {header.file_bytes:,} bytes cannot be mapped: {error}"
             ) from None
+        finally:
+            os.close(fd)
         whole = np.frombuffer(self._map, dtype=np.uint8)
         self.memory = whole[HEADER_BYTES : HEADER_BYTES + header.nbytes]
         self._words = whole[WORDS_AT : WORDS_AT + 16].view(np.int64)
         with contextlib.suppress(OSError):
             guard.madvise(_WIPE_ON_FORK)
         self.guard = np.frombuffer(guard, dtype=np.int64)[:2]
-        self._fd = fd
-        self._locks = ByteLocks(fd, path)
+        self._locks = ByteLocks(self._fd, path)
         self._slabs: set[int] = set()
         self._lock = threading.Lock()
         self._pid = os.getpid()
-        found = os.fstat(fd)
-        self._file = (found.st_dev, found.st_ino)
         _living.add(self)
 
     # ---- made, joined, looked at
@@ -148,8 +152,11 @@ class SharedBlock:
             os.unlink(temporary)
             os.close(fd)
             raise
-        block = cls(fd, path, header, layout, writable=True)
-        block._published = temporary
+        try:
+            block = cls(fd, path, header, layout, writable=True, name=temporary)
+        except MemoryLayoutError:
+            os.unlink(temporary)
+            raise
         block._words[:] = (users, 1)
         return block
 
@@ -393,6 +400,19 @@ def _owner() -> int:
     return (time.time_ns() // 1_000_000) << _PID_BITS | os.getpid() & ((1 << _PID_BITS) - 1)
 
 
+def _opened_anew(fd: int, name: str, file: tuple[int, int], *, writable: bool) -> int:
+    """Open the file of a descriptor once more: another description, with locks of its own."""
+    flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC
+    for path, more in ((f"/proc/self/fd/{fd}", 0), (name, os.O_NOFOLLOW)):
+        with contextlib.suppress(OSError):
+            anew = os.open(path, flags | more)
+            found = os.fstat(anew)
+            if (found.st_dev, found.st_ino) == file:
+                return anew
+            os.close(anew)
+    raise FileNotFoundError(f"{name} has been removed")
+
+
 def _after_fork(block: SharedBlock) -> None:
     """Let go of what belongs to the parent, in its child."""
     if block._pid == os.getpid():
@@ -406,15 +426,10 @@ def _after_fork(block: SharedBlock) -> None:
     if old < 0:
         return
     # Its own description of the same file: locks of the parent's must not live on in its child, nor be given back.
-    fd = -1
-    for name in (f"/proc/self/fd/{old}", block._published):
-        with contextlib.suppress(OSError):
-            fd = os.open(name, os.O_RDWR | os.O_CLOEXEC)
-            found = os.fstat(fd)
-            if (found.st_dev, found.st_ino) == block._file:
-                break
-            os.close(fd)
-            fd = -1
+    try:
+        fd = _opened_anew(old, block._published, block._file, writable=True)
+    except OSError:
+        fd = -1
     block._locks.close()
     block._fd = fd
     block._locks = ByteLocks(fd, block.path)

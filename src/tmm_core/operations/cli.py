@@ -41,6 +41,8 @@ COMMANDS = (
         "tmm_core.operations.explain_cli",
         "say what would be decided for one User and SRV, and why",
     ),
+    Command("status", "tmm_core.operations.status_cli", "show what the gateways of this host are doing"),
+    Command("apply", "tmm_core.operations.apply_cli", "put a configuration in force while gateways run"),
     Command(
         "allocate",
         "tmm_core.operations.allocate_cli",

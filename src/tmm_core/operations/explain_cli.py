@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import textwrap
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -59,8 +60,13 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 def mechanism_of(config: Config) -> tuple[Mechanism, str]:
     """Return the Mechanism to ask, and where it is: the one place that chooses it.
 
-    It is a fresh one, of this process alone and at rest.
+    The one the gateways of this host share, if there is one; else a fresh one, of this process alone.
     """
+    if config.shared is not None:
+        with suppress(FileNotFoundError):
+            mechanism = Mechanism.look(config.shared)
+            assert mechanism.block is not None
+            return mechanism, f"the gateways' block {mechanism.block.path}"
     return Mechanism(replace(config, shared=None)), "a Mechanism at rest, as after a start"
 
 
@@ -71,6 +77,8 @@ def run(args: argparse.Namespace) -> int:
     with mechanism:
         explanation = mechanism.explain(args.user, args.srv)
         active = mechanism.snapshot().active
+        if mechanism.block is not None:
+            config = mechanism.config  # the one in force, whatever the file says by now
     facts = _facts(config, explanation.user, explanation.srv)
     hints = _hints(config, args.user, args.srv, explanation.user, explanation.srv)
     if args.json:

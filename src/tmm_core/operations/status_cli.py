@@ -1,0 +1,242 @@
+"""`tmm status`: what the gateways of this host are doing, read from the block they share."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from tmm_core.errors import TMMError
+from tmm_core.mechanism import Decision, Mechanism
+from tmm_core.operations import terminal
+from tmm_core.operations.terminal import number, percent, plain
+from tmm_core.policy.config import Config
+
+__all__ = ["add_block_options", "add_parser", "look_at", "run", "status_lines", "status_of"]
+
+_EPILOG = """\
+Reads only: nothing is charged, counted or changed, and no gateway waits for it.
+
+examples:
+  tmm status                        of the block that ./tmm.toml names
+  tmm status --block tmm --live     of a block by its name, every second until Ctrl-C
+  tmm status --json | jq .active
+
+exit status: 0 good; 1 there is no block, or it cannot be used; 2 the command is wrong
+"""
+_STALE_S = 2.0
+_PID_MASK = (1 << 22) - 1
+_RATE = 1024  # rates in the core are in 1/1024 units per second
+_SHOWN = 20
+
+
+def add_block_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which block is meant."""
+    parser.add_argument(
+        "-c", "--config", type=Path, default=Path("tmm.toml"), metavar="FILE",
+        help="the configuration that names the block (default tmm.toml)",
+    )  # fmt: skip
+    parser.add_argument("--block", metavar="NAME|PATH", help="the block itself, without a configuration")
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    """Add the command and its options."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "status",
+        help="show load, threshold, state, Users over allocation and workers, from any process",
+        description="Show what the gateways of this host are doing: load, threshold, state, Users over their "
+        "allocation, workers and the version in force.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_block_options(parser)
+    parser.add_argument("--live", action="store_true", help="show it again and again until Ctrl-C")
+    parser.add_argument(
+        "--every",
+        type=_seconds,
+        default=1.0,
+        metavar="S",
+        help="seconds between two looks of --live (default 1)",
+    )
+    parser.add_argument("--json", action="store_true", help="write JSON to stdout; with --live one line each")
+    return parser
+
+
+def look_at(args: argparse.Namespace, *, change: bool = False) -> Mechanism:
+    """Open the block the options name, to look at or to change.
+
+    Raises
+    ------
+    TMMError
+        No block is configured, or there is none.
+    """
+    shared = args.block
+    if shared is None:
+        shared = Config.load(args.config).shared
+        if shared is None:
+            raise TMMError(f'{args.config}: no block is shared: set shared = "tmm" under [state]')
+    try:
+        return Mechanism.look(shared, change=change)
+    except FileNotFoundError as error:
+        raise TMMError(
+            f"{error.filename}: found no block: no gateway with this block has started on this host"
+        ) from None
+
+
+def run(args: argparse.Namespace) -> int:
+    """Look, and show."""
+    with look_at(args) as mechanism:
+        while True:
+            status = status_of(mechanism)
+            if args.json and args.live:
+                print(json.dumps(status, allow_nan=False), flush=True)
+            elif args.json:
+                terminal.print_json(status)
+            else:
+                if args.live and terminal.is_terminal(sys.stdout):
+                    print("\x1b[H\x1b[J", end="")
+                print("\n".join(status_lines(status, terminal.Paint.of(sys.stdout))), flush=True)
+            if not args.live:
+                return 0
+            time.sleep(args.every)
+
+
+def status_of(mechanism: Mechanism, *, at: datetime | None = None, now: int | None = None) -> dict[str, Any]:
+    """Return the state of a shared block, ready for JSON.
+
+    Parameters
+    ----------
+    mechanism : Mechanism
+        From `Mechanism.look`, or any that shares a block.
+    at : datetime, optional
+        Aware UTC time now; the clock by default.
+    now : int, optional
+        Nanoseconds, monotonic, at the same moment.
+
+    Returns
+    -------
+    dict
+        Rates in units per second.
+    """
+    at = datetime.now(UTC) if at is None else at
+    now = time.monotonic_ns() if now is None else now
+    snapshot = mechanism.snapshot(now)
+    state = mechanism.engine.state(now)
+    config, block = mechanism.config, mechanism.block
+    counts = snapshot.counts.sum(axis=(0, 1))
+    excess = mechanism.engine.excess()[: len(snapshot.users)] / _RATE
+    over = [
+        {
+            "user": snapshot.users[slot],
+            "allocation": config.allocations.get(snapshot.users[slot], 0.0) if slot else config.unknown_allocation,
+            "above": round(float(excess[slot]), 3),
+        }
+        for slot in sorted(excess.nonzero()[0], key=lambda slot: -excess[slot])
+    ]  # fmt: skip
+
+    def ago(stamp: int) -> str:
+        return (at - timedelta(microseconds=max(now - stamp, 0) // 1000)).isoformat(timespec="milliseconds")
+
+    return {
+        "at": at.isoformat(timespec="milliseconds"),
+        "block": None if block is None else block.path,
+        "mode": config.mode,
+        "active": snapshot.active,
+        "since": ago(state["changed_at"]),
+        "activations": snapshot.activations,
+        "load": round(snapshot.load, 3),
+        "offered_load": round(snapshot.offered_load, 3),
+        "operating_threshold": config.operating_threshold,
+        "release_threshold": config.release_threshold,
+        "system_capacity": config.system_capacity,
+        "level": round(snapshot.level, 4),
+        "backlog_s": round(snapshot.backlog_s, 6),
+        "age_s": round(max(now - state["tick_at"], 0) / 1e9, 3),
+        "version": snapshot.version,
+        "generation": snapshot.generation,
+        "users": len(config.users),
+        "users_over_allocation": over,
+        "counts": {decision.name: int(counts[decision]) for decision in Decision},
+        "healed": snapshot.healed,
+        "workers": _workers(mechanism),
+    }
+
+
+def _workers(mechanism: Mechanism) -> dict[str, Any]:
+    """Processes by what the kernel says of their locks, never by their numbers."""
+    block = mechanism.block
+    alive: set[int] = set()
+    slabs = {"alive": 0, "dead": 0}
+    owners = mechanism.engine.owners()
+    for slab, (owner, _) in enumerate(owners[1:] if block is not None else (), 1):
+        if block is not None and block.is_alive(slab):
+            slabs["alive"] += 1
+            alive.add(owner & _PID_MASK)
+        else:
+            slabs["dead"] += 1
+    adoptions = sum(max(adopted - 1, 0) for _, adopted in owners)
+    return {
+        "alive": sorted(alive),
+        "slabs_alive": slabs["alive"],
+        "slabs_dead": slabs["dead"],
+        "adopted": adoptions,
+    }
+
+
+def status_lines(status: dict[str, Any], paint: terminal.Paint) -> list[str]:
+    """Return the status for people."""
+    counts, workers = status["counts"], status["workers"]
+    decided = sum(counts.values())
+    state = paint.red("ACTIVE") if status["active"] else "inactive"
+    since = status["since"][:19].replace("T", " ")
+    shares = ", ".join(
+        f"{name.lower().replace('_', ' ')} {number(counts[name])} ({percent(counts[name], decided)})"
+        for name in ("PRIORITY", "WITHIN_ALLOCATION", "SPARE_CAPACITY", "THROTTLED")
+    )
+    alive = ", ".join(map(str, workers["alive"])) or "-"
+    facts = {
+        "Mechanism": f"{state} since {since} UTC, mode {status['mode']}, "
+        f"{number(status['activations'])} traffic management events so far",
+        "load": f"{_rate(status['load'])} admitted, {_rate(status['offered_load'])} offered, of "
+        f"{_rate(status['operating_threshold'])} operating threshold, units per second",
+        "backlog": f"{number(status['backlog_s'])} s; level {number(status['level'])} (a User may use so many "
+        "times its allocation)",
+        "decided": f"{number(decided)}: {shares}",
+        "workers": f"{len(workers['alive'])} alive ({alive}), {workers['slabs_dead']} dead and not yet replaced; "
+        "their counts are kept",
+        "version": f"{status['version']}, generation {status['generation']}, {number(status['users'])} Users",
+    }
+    lines = [paint.bold(f"tmm status {plain(str(status['block']), 200)}")]
+    lines += [f"  {name:<11}  {fact}" for name, fact in facts.items()]
+    if status["age_s"] > _STALE_S:
+        lines.append(
+            f"  nothing has been decided for {terminal.duration(status['age_s'])}: rates are of then"
+        )
+    over = status["users_over_allocation"]
+    lines.append(f"  Users over their allocation: {len(over) or 'none'}")
+    if over:
+        rows = [
+            [plain(each["user"]), number(each["allocation"]), _rate(each["above"])] for each in over[:_SHOWN]
+        ]
+        lines += terminal.table(["User", "allocation /s", "above it /s"], rows, paint)
+        if len(over) > _SHOWN:
+            lines.append(f"  and {len(over) - _SHOWN} more (--json shows all)")
+    return lines
+
+
+def _rate(value: float) -> str:
+    return number(round(value, 1))
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.05 <= value <= 3600:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0.05 to 3600")
+    return value

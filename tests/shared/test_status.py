@@ -1,0 +1,133 @@
+"""`tmm status`, `tmm apply` and `tmm explain` over the block of running gateways."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tmm_core import Config, Mechanism
+from tmm_core.operations.cli import main
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="a shared block needs Linux or macOS")
+
+TOML = """\
+[capacity]
+system_capacity = 25000
+operating_threshold = 20000
+[files]
+allocations = "allocations.csv"
+[state]
+shared = "./block"
+"""
+CSV = "user,category,user_ids,allocation\n"
+
+
+@pytest.fixture
+def toml(tmp_path: Path) -> Path:
+    (tmp_path / "allocations.csv").write_text(
+        CSV + "Northern Energy,large-supplier,90-B3-D5-1F-30-01-00-00,10\n", encoding="utf-8"
+    )
+    (tmp_path / "tmm.toml").write_text(TOML, encoding="utf-8")
+    return tmp_path / "tmm.toml"
+
+
+def status(toml: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
+    assert main(["status", "-c", str(toml), "--json"]) == 0
+    found: dict[str, object] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_status_without_gateways_says_so(toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", "-c", str(toml)]) == 1
+    assert "found no block: no gateway with this block has started" in capsys.readouterr().err
+
+
+def test_status_reads_load_state_users_and_workers(toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Mechanism.open(toml) as one, Mechanism.open(toml) as two:
+        user, srv = one.user("Northern Energy"), one.srv("4.1.1")
+        start = one.engine.state()["tick_at"]
+        # 100 a second for two seconds, at an allocation of 10: 90 above it.
+        for number in range(200):
+            (one, two)[number % 2].admit_at(user, srv, start + number * 10_000_000)
+        found = status(toml, capsys)
+        assert found["active"] is False
+        assert found["operating_threshold"] == 20000
+        assert found["version"] == one.config.version
+        assert found["generation"] == 1
+        assert found["workers"] == {"alive": [os.getpid()], "slabs_alive": 2, "slabs_dead": 0, "adopted": 0}
+        counts = found["counts"]
+        assert isinstance(counts, dict)
+        assert sum(counts.values()) == 200
+        over = found["users_over_allocation"]
+        assert isinstance(over, list)
+        assert [each["user"] for each in over] == ["Northern Energy"]
+        assert 80 < over[0]["above"] < 95
+        two.close()
+        assert status(toml, capsys)["workers"] == {
+            "alive": [os.getpid()], "slabs_alive": 1, "slabs_dead": 1, "adopted": 0,
+        }  # fmt: skip
+        assert main(["status", "-c", str(toml)]) == 0
+        shown = capsys.readouterr().out
+        assert "1 alive" in shown
+        assert "Northern Energy" in shown
+
+
+def test_looking_changes_nothing_and_may_not_decide(toml: Path) -> None:
+    with Mechanism.open(toml) as gateway:
+        assert gateway.block is not None
+        path = Path(gateway.block.path)
+
+        def written() -> bytes:
+            with path.open("rb") as file:  # a page of header, and what is common to all Users
+                return file.read(65_536)
+
+        before = written()
+        with Mechanism.look(str(toml.parent / "block")) as eye:
+            eye.snapshot()
+            eye.explain("Northern Energy", "4.1.1")
+            for call in (
+                lambda: eye.admit(0, 0),
+                lambda: eye.tick(),
+                lambda: eye.apply(Config(2, 1)),
+            ):
+                with pytest.raises(ValueError, match="may only be looked at"):
+                    call()
+        assert written() == before
+
+
+def test_apply_is_seen_by_running_gateways(toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Mechanism.open(toml) as gateway:
+        (toml.parent / "allocations.csv").write_text(
+            CSV + "Northern Energy,large-supplier,90-B3-D5-1F-30-01-00-00,30\nHydra Ltd,other,,5\n",
+            encoding="utf-8",
+        )
+        assert main(["apply", str(toml), "--dry-run"]) == 0
+        assert gateway.config.allocations == {"Northern Energy": 10}
+        assert main(["apply", str(toml)]) == 0
+        out = capsys.readouterr().out
+        assert "Northern Energy: 10 -> 30 units per second" in out
+        assert "Hydra Ltd: new, 5 units per second" in out
+        assert gateway.config.allocations == {"Northern Energy": 30, "Hydra Ltd": 5}
+        assert gateway.user("Hydra Ltd") == 2
+        assert main(["apply", str(toml)]) == 0
+        assert "in force already (generation 2)" in capsys.readouterr().out
+        (toml.parent / "allocations.csv").write_text(
+            CSV + "Northern Energy,large-supplier,,-3\n", encoding="utf-8"
+        )
+        assert main(["apply", str(toml)]) == 1
+        assert gateway.snapshot().generation == 2, "a file with a mistake changes nothing"
+
+
+def test_explain_asks_the_gateways_block(toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Mechanism.open(toml) as gateway:
+        user, srv = gateway.user("Northern Energy"), gateway.srv("4.1.1")
+        while gateway.admit(user, srv) == 2:
+            pass
+        assert main(["explain", "Northern Energy", "4.1.1", "-c", str(toml), "--json"]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert told["asked"].startswith("the gateways' block")
+        assert told["decision"] == "SPARE_CAPACITY"
+    assert "inactive" in told["sentence"]
