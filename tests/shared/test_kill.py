@@ -1,0 +1,167 @@
+"""SIGKILL at random moments: no count is lost but of requests under way, nothing is admitted twice, nothing hangs."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tmm_core import Config, Decision, Mechanism
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="workers are forked here")
+
+FROZEN = 10**12
+WORKERS = 4
+CELLS = 8  # words a worker writes: begun, answered by decision, under way
+
+
+class Tally:
+    """What each life of a worker has begun and been answered, in memory that outlives it."""
+
+    def __init__(self, lives: int) -> None:
+        self.words = np.frombuffer(mmap.mmap(-1, lives * CELLS * 8), dtype=np.int64).reshape(lives, CELLS)
+
+    @property
+    def begun(self) -> int:
+        return int(self.words[:, 0].sum())
+
+    @property
+    def answered(self) -> np.ndarray:
+        return np.asarray(self.words[:, 1:5].sum(axis=0))
+
+
+def work(mechanism: Mechanism, row: np.ndarray, seed: int, now: int | None) -> None:
+    """Decide for ever: one by one and in batches, inside the allocation, over it and on the priority list."""
+    source = random.Random(seed)
+    users = [mechanism.user(name) for name in ("Deep Ltd", "Shallow Ltd")]
+    srvs = [mechanism.srv("4.1.1"), mechanism.srv("7.4")]
+    admit, admit_at, admit_many = mechanism.admit, mechanism.admit_at, mechanism.admit_many
+    while True:
+        user, srv = users[source.random() < 0.5], srvs[source.random() < 0.1]
+        if source.random() < 0.02:
+            n = row[5] = 100
+            row[0] += n
+            got = admit_many(np.full(n, user, np.uint32), np.full(n, srv, np.uint16), now=now)
+            row[1:5] += np.bincount(got, minlength=4)
+            row[5] = 0
+        else:
+            row[5] = 1
+            row[0] += 1
+            decision = admit(user, srv) if now is None else admit_at(user, srv, now)
+            row[1 + decision] += 1
+            row[5] = 0
+
+
+def storm(path: Path, kills: int, seed: int, now: int | None) -> tuple[Mechanism, Tally]:
+    """Run workers and kill one after the other; at the end all of them."""
+    config = Config(
+        2_000_000, 1_500_000,
+        allocations={"Deep Ltd": 1_000_000.0, "Shallow Ltd": 100.0}, priority=["7.4"], burst_s=3600.0,
+        activation_s=0.01, shared=str(path / "block"),
+    )  # fmt: skip
+    mechanism = Mechanism.open(config, start=now)
+    tally, source, running = Tally(kills + WORKERS), random.Random(seed), {}
+
+    def start(life: int) -> None:
+        child = os.fork()
+        if child:
+            running[child] = life
+            return
+        try:
+            # Half take over what the parent has opened, half open it anew.
+            own = mechanism if life % 2 else Mechanism.open(config, start=now)
+            work(own, tally.words[life], seed + life, now)
+        finally:
+            os._exit(70)
+
+    for life in range(WORKERS):
+        start(life)
+    for life in range(WORKERS, kills + WORKERS):
+        time.sleep(source.random() * 0.003)
+        victim = source.choice(list(running))
+        os.kill(victim, signal.SIGKILL)
+        assert os.waitpid(victim, 0)[1] == signal.SIGKILL, "a worker ended by itself"
+        del running[victim]
+        start(life)
+    for child in running:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    return mechanism, tally
+
+
+LONG = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+
+@pytest.mark.parametrize(
+    ("kills", "now"),
+    [
+        pytest.param(500, FROZEN, id="500-frozen", marks=pytest.mark.timeout(180)),
+        pytest.param(100, None, id="100-running"),
+        pytest.param(20_000, FROZEN, id="20000-frozen", marks=LONG),
+        pytest.param(20_000, None, id="20000-running", marks=LONG),
+    ],
+)
+def test_killed_workers_lose_at_most_what_was_under_way(
+    tmp_path: Path, kills: int, now: int | None, seed: int
+) -> None:
+    mechanism, tally = storm(tmp_path, kills, seed, now)
+    with mechanism:
+        counts = mechanism.snapshot(now).counts.sum(axis=(0, 1))
+        answered = tally.answered
+        assert int(answered.sum()) > 10 * kills, "the workers did work"
+        assert (counts >= answered).all(), "an answered request is not counted"
+        # A killed thread has one call under way: one request, or the 100 of a batch.
+        under_way = int(tally.words[:, 5].sum())
+        unanswered = tally.begun - int(answered.sum())
+        assert unanswered <= under_way
+        assert counts.sum() >= tally.begun - under_way, "more is lost than was under way"
+        assert counts.sum() <= tally.begun, "a request is counted twice"
+        print(f"{kills} kills, {tally.begun} begun, {unanswered} unanswered, {counts.sum()} counted")
+        assert len(mechanism.engine.owners()) <= 2 + 2 * (WORKERS + 1), "slabs are adopted, not used up"
+        if now is None:
+            return
+        # The clock stood still: every unit charged is still in the bucket's one word.
+        slot = mechanism.user("Deep Ltd")
+        interval = 128 * 1_000_000_000 // 1_000_000
+        charged = (mechanism.engine.words(slot)[0] - FROZEN * 128) // interval
+        within = int(mechanism.snapshot(now).counts[slot, :, Decision.WITHIN_ALLOCATION].sum())
+        assert within <= charged, "admitted without a charge: over the allocation"
+        assert charged - within <= under_way
+        shallow = (
+            mechanism.snapshot(now).counts[mechanism.user("Shallow Ltd"), :, Decision.WITHIN_ALLOCATION].sum()
+        )
+        assert shallow <= 360_001, "100 units per second and a burst of an hour"
+
+
+def test_a_worker_stopped_at_random_stops_nobody_else(tmp_path: Path, seed: int) -> None:
+    mechanism, _ = storm(tmp_path, 1, seed, None)
+    source = random.Random(seed)
+    tally = Tally(1)
+    child = os.fork()
+    if child == 0:
+        try:
+            work(mechanism, tally.words[0], seed, None)
+        finally:
+            os._exit(70)
+    try:
+        user, srv = mechanism.user("Deep Ltd"), mechanism.srv("4.1.1")
+        for _ in range(50):
+            time.sleep(source.random() * 0.002)
+            os.kill(child, signal.SIGSTOP)
+            os.waitpid(child, os.WUNTRACED)
+            for _ in range(100):
+                assert mechanism.admit(user, srv)
+            mechanism.tick()
+            mechanism.retry_after(user)
+            os.kill(child, signal.SIGCONT)
+        assert tally.begun > 1000
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        mechanism.close()

@@ -1,0 +1,106 @@
+"""The proofs can fail: each defect, put into a copy of the engine, is found by the test that is there for it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
+
+FOLD = """
+        for index in range(self.door.srv_slots * OUTCOMES * 3):
+            add(count_of(&self.door, slab_at(&self.door, 0), index % 3, (index // 3) % OUTCOMES, index // 12),
+                read(count_of(&self.door, slab_at(&self.door, slab), index % 3, (index // 3) % OUTCOMES, index // 12)))
+        for index in range(self.door.srv_slots * OUTCOMES * 3):
+            write(count_of(&self.door, slab_at(&self.door, slab), index % 3, (index // 3) % OUTCOMES, index // 12), 0)
+"""
+COUNTED_FIRST = """\
+        outcome = WITHIN_ALLOCATION
+        tell(door, slab, user, srv, outcome, cost, shared)
+        if interval == 0"""
+LOCKED = """\
+    cdef int outcome = PRIORITY
+    while not swap_if(&door.control.padding_2[0], &unlocked, 1):
+        unlocked = 0
+    if unlikely(recheck"""
+OWNED = "    if self.host is not None and slab:\n"
+TOLD = "    tell(door, slab, user, srv, outcome, cost, shared)\n    return outcome\n\n\ncdef inline void tell"
+
+#: Defect: file of the core, replacements, the tests that must fail, and what they must say.
+DEFECTS: dict[str, tuple[str, list[tuple[str, str]], str, str]] = {
+    "counter-before-bucket": (
+        "decide.pxd",
+        [
+            (
+                "        outcome = WITHIN_ALLOCATION\n        if interval == 0",
+                COUNTED_FIRST,
+            ),
+            (TOLD, TOLD.replace("    tell(", "    if outcome == PRIORITY:\n        tell(", 1)),
+        ],
+        "test_a_worker_ends_after_any_instruction_of_a_decision[admit-killed-some]",
+        "counted before it was charged",
+    ),
+    "fold-and-reset": (
+        "slabs.pxi",
+        [
+            (OWNED, "    cdef int64_t index\n" + OWNED.rstrip() + FOLD),
+        ],
+        "test_a_worker_is_killed_while_it_adopts[some]",
+        "adopting moves no count",
+    ),
+    "a-lock-in-the-block": (
+        "decide.pxd",
+        [
+            (
+                "    cdef int64_t half = generation & 1\n    cdef Rule* rule",
+                "    cdef int64_t half = generation & 1, unlocked = 0\n    cdef Rule* rule",
+            ),
+            (
+                "    cdef int outcome = PRIORITY\n    if unlikely(recheck",
+                LOCKED,
+            ),
+            (TOLD, "    write(&door.control.padding_2[0], 0)\n" + TOLD),
+        ],
+        "test_a_worker_ends_after_any_instruction_of_a_decision[admit-frozen-some]",
+        "Timeout",
+    ),
+}  # fmt: skip
+
+
+def run(folder: Path, *command: str, timeout_s: int) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *command], cwd=folder, env={**os.environ, "PYTHONPATH": str(folder / "src")},
+        capture_output=True, text=True, timeout=timeout_s, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("defect", DEFECTS)
+def test_a_seeded_defect_is_found(defect: str, tmp_path: Path) -> None:
+    name, changes, test, says = DEFECTS[defect]
+    left_out = shutil.ignore_patterns("*.so", "__pycache__", "build")
+    for part in ("src", "tests"):
+        shutil.copytree(ROOT / part, tmp_path / part, ignore=left_out)
+    for part in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        if (ROOT / part).exists():
+            shutil.copy(ROOT / part, tmp_path / part)
+    file = tmp_path / "src" / "tmm_core" / "_core" / name
+    text = file.read_text(encoding="utf-8")
+    for old, new in changes:
+        assert text.count(old) == 1, f"{name} has changed: {old!r}"
+        text = text.replace(old, new)
+    file.write_text(text, encoding="utf-8")
+    built = run(tmp_path, "setup.py", "build_ext", "--inplace", timeout_s=240)
+    assert built.returncode == 0, built.stderr
+    tested = run(
+        tmp_path, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--timeout=40",
+        f"tests/shared/test_step.py::{test}", timeout_s=150,
+    )  # fmt: skip
+    told = tested.stdout + tested.stderr
+    assert tested.returncode == 1, told
+    assert says in told, told
