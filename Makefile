@@ -18,13 +18,13 @@ group       = $(VENV)/.group-$(1)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test build lint format types stubtest bench bench-quick fuzz prove package wheel docs clean distclean
+.PHONY: help demo test build lint format types stubtest bench bench-quick bench-gateway fuzz prove package wheel docs clean distclean
 
 help:  ## List the targets
 	@echo "tmm-core: 'make demo' shows the Mechanism at work, 'make test' runs the tests; both work on a fresh clone."
 	@echo "  Another Python: make PYTHON=python3.13 test      More arguments for pytest: make test ARGS='-k bucket -x'"
 	@echo
-	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{ printf "  %-12s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{ printf "  %-13s %s\n", $$1, $$2 }'
 
 demo: $(INSTALLED) $(call group,demo)  ## Run the demonstration: a day that reaches DSP peak volume, through the real engine
 	$(BIN)/tmm demo $(ARGS)
@@ -57,6 +57,9 @@ bench: $(INSTALLED) $(call group,bench)  ## Run all benchmarks, peers in the sam
 
 bench-quick: $(INSTALLED) $(call group,bench)  ## Run the benchmarks that have 'quick' in their name (seconds)
 	$(PYTEST) bench --benchmark-only -p no:cacheprovider -k quick -q $(ARGS)
+
+bench-gateway: $(INSTALLED) $(call group,bench-gateway)  ## Measure what the middleware costs under uvicorn and granian (needs wrk)
+	$(BIN)/python bench/gateway/throughput.py $(ARGS)
 
 fuzz: $(INSTALLED) $(call group,test) $(call group,fuzz)  ## Fuzz the DUIS header reader for a minute (Linux, where atheris has a wheel)
 	$(BIN)/python tests/gateway/fuzz_duis.py -max_total_time=60 $(ARGS)

@@ -39,6 +39,9 @@ def check(message: bytes) -> None:
     duis._known = SHORT_WAY
     if answer(message) != expected:
         raise AssertionError(f"the short way: {answer(message)!r}, expat: {expected!r}, of {message!r}")
+    names = duis.known_names(message)
+    if names is not None and (isinstance(expected, str) or names != (expected.user_id, expected.srv_code)):
+        raise AssertionError(f"what was read before: {names!r}, expat: {expected!r}, of {message!r}")
     reader, found = duis.HeaderReader(), None
     try:
         for at in range(0, len(message), 97):

@@ -104,7 +104,7 @@ def test_a_real_envoy_asks_and_goes_on_when_nobody_answers(tmp_path: Path) -> No
         stack.callback(lambda: server.stop(0).wait())
         stub = module("uvicorn", "--app-dir", str(EXAMPLES), "--port", str(dsp), "--log-level", "warning")
         stack.enter_context(running([*stub, "stub_dsp:app"], dsp, log=tmp_path / "log"))
-        options = ["--use-dynamic-base-id", "--concurrency", "1", "--log-level", "warning"]
+        options = ["--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"]
         command = [binary, "-c", str(tmp_path / "envoy.yaml"), *options]
         stack.enter_context(running(command, port, log=tmp_path / "log"))
         before = counts_of(mechanism)

@@ -197,6 +197,7 @@ def test_an_empty_last_part_is_not_lost() -> None:
     message = compose()
     assert len(message) < 1_024
     duis._starts.clear()
+    duis._tails.clear()
     reply = post("asgi", active_mechanism(), [message, b""])
     assert reply.received == message
 

@@ -8,7 +8,7 @@ from typing import Any
 from tmm_core.errors import DuisError
 from tmm_core.gateway.answer import Answer, bad_request
 from tmm_core.gateway.desk import Counts, Desk, GatewayEvent, NotDuis, checked_not_duis
-from tmm_core.gateway.duis import Header, HeaderReader
+from tmm_core.gateway.duis import HeaderReader, known_names
 from tmm_core.gateway.identify import NOBODY, DuisHeader, Identify, Source, asgi_identify
 from tmm_core.mechanism import Mechanism
 
@@ -77,69 +77,73 @@ class TrafficManagement:
             return await self._app(scope, receive, send)
         user_id, srv_code = known
         if srv_code is None:
-            body = _Body(receive)
-            receive = body.receive
+            message = await receive()
+            if message["type"] != "http.request":
+                return None  # the User has gone before there was anything to decide
             try:
-                user_id, srv_code = desk.judge(user_id, await body.read_header())
-            except DuisError as error:
-                desk.note("not_duis", str(error))
+                names = known_names(message.get("body", b""))
+                if names is None:
+                    message, names = await _read(message, receive)
+                user_id, srv_code = desk.judge(user_id, names[0]), names[1]
+            except _UnreadableError as error:
+                if error.message is None:
+                    return None
+                message = error.message
+                desk.note("not_duis", error.fault)
                 if self._not_duis == "pass":
-                    return await self._app(scope, receive, send)
+                    return await self._app(scope, _again(message, receive), send)
                 if self._not_duis == "refuse":
-                    return await _answer(send, 400, bad_request(str(error), _accept(scope)))
+                    return await _answer(send, 400, bad_request(error.fault, _accept(scope)))
                 srv_code = ""
-            except _GoneError:
-                return None
+            receive = _again(message, receive)
         wait_s = desk.decide(user_id or NOBODY, srv_code)
         if wait_s is None:
             return await self._app(scope, receive, send)
         return await _answer(send, 503, desk.answer(wait_s, user_id or NOBODY, _accept(scope)))
 
 
-class _GoneError(Exception):
-    """The User has gone before its header was complete: there is nothing to decide."""
+class _UnreadableError(Exception):
+    """There is no DUIS header in the body; `message` is what has been read of it, None if the User has gone."""
+
+    def __init__(self, message: Message | None, fault: str) -> None:
+        super().__init__(fault)
+        self.message = message
+        self.fault = fault
 
 
-class _Body:
-    """A request's body: read as far as its DUIS header, then handed on from its beginning."""
+async def _read(message: Message, receive: Receive) -> tuple[Message, tuple[str, str]]:
+    """Read on until the DUIS header is there; return what has been read as one message, and User and SRV."""
+    reader = HeaderReader()
+    part, more = message.get("body", b""), message.get("more_body", False)
+    held = bytearray(part)  # parts of a few bytes are held as bytes, not as messages
+    while True:
+        try:
+            header = reader.feed(part, last=not more)
+        except DuisError as error:
+            held_message = {"type": "http.request", "body": bytes(held), "more_body": more}
+            raise _UnreadableError(held_message, str(error)) from None
+        if header is not None:
+            held_message = {"type": "http.request", "body": bytes(held), "more_body": more}
+            return held_message, (header.user_id, header.srv_code)
+        following = await receive()
+        if following["type"] != "http.request":
+            raise _UnreadableError(None, "the User has gone before its header was complete")
+        part, more = following.get("body", b""), following.get("more_body", False)
+        held += part
 
-    __slots__ = ("_first", "_more", "_parts", "_receive", "_rest")
 
-    def __init__(self, receive: Receive) -> None:
-        self._receive = receive
-        self._first: Message | None = None
-        self._rest = (
-            bytearray()
-        )  # what has come after it: parts of a few bytes are held as bytes, not as messages
-        self._parts = 0  # their number; the last may be empty and say only that the body has ended
-        self._more = True
+def _again(message: Message, receive: Receive) -> Receive:
+    """Return a `receive` that gives `message` first, and then what comes."""
+    first: Message | None = message
 
-    async def read_header(self) -> Header:
-        reader = HeaderReader()
-        while True:
-            message = await self._receive()
-            if message["type"] != "http.request":
-                raise _GoneError
-            part = message.get("body", b"")
-            self._more = message.get("more_body", False)
-            if self._first is None:
-                self._first = message
-            else:
-                self._parts += 1
-                self._rest += part
-            header = reader.feed(part, last=not self._more)
-            if header is not None:
-                return header
+    async def receive_again() -> Message:
+        nonlocal first
+        if first is None:
+            return await receive()
+        given, first = first, None
+        return given
 
-    async def receive(self) -> Message:
-        message, self._first = self._first, None
-        if message is None:
-            return await self._receive()
-        if self._parts:
-            body = message.get("body", b"") + bytes(self._rest)
-            self._rest.clear()
-            return {"type": "http.request", "body": body, "more_body": self._more}
-        return message
+    return receive_again
 
 
 def _accept(scope: Scope) -> str | None:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from tmm_core.gateway import answer
-from tmm_core.gateway.duis import Header
 from tmm_core.gateway.identify import NOBODY, AmbiguousIdentityError, Identify
 from tmm_core.mechanism import UNKNOWN, Decision, Mechanism
 
@@ -170,17 +169,17 @@ class Desk:
             self.fail_open(error)
             return None
 
-    def judge(self, user_id: str | None, header: Header) -> tuple[str, str]:
-        """Return whom to charge and for what, given the connection's User and the DUIS header."""
+    def judge(self, user_id: str | None, originator: str) -> str:
+        """Return whom to charge, given the connection's User and the originator in the DUIS header."""
         if user_id is None:
-            return header.user_id, header.srv_code
-        if header.user_id != user_id and self.mechanism.user(header.user_id) != self.mechanism.user(user_id):
+            return originator
+        if originator != user_id and self.mechanism.user(originator) != self.mechanism.user(user_id):
             self.note(
                 "identity_disagrees",
-                f"the connection belongs to {user_id[:64]!a}, the DUIS header names {header.user_id}; "
+                f"the connection belongs to {user_id[:64]!a}, the DUIS header names {originator}; "
                 "charged to the connection's User",
             )
-        return user_id, header.srv_code
+        return user_id
 
     def answer(self, wait_s: float, user_id: str, accept: str | None) -> answer.Answer:
         """Return headers and body of the 503 of a throttled Service Request."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tmm_core.errors import DuisError
 from tmm_core.gateway.answer import Answer, bad_request
 from tmm_core.gateway.desk import Counts, Desk, GatewayEvent, NotDuis, checked_not_duis
-from tmm_core.gateway.duis import Header, HeaderReader
+from tmm_core.gateway.duis import HeaderReader, known_names
 from tmm_core.gateway.identify import NOBODY, DuisHeader, Identify, Source, wsgi_identify
 from tmm_core.mechanism import Mechanism
 
@@ -77,7 +77,8 @@ class TrafficManagement:
         if srv_code is None:
             body = environ["wsgi.input"] = _Body(environ["wsgi.input"], _length(environ))
             try:
-                user_id, srv_code = desk.judge(user_id, body.read_header())
+                originator, srv_code = body.read_names()
+                user_id = desk.judge(user_id, originator)
             except DuisError as error:
                 desk.note("not_duis", str(error))
                 if self._not_duis == "pass":
@@ -103,15 +104,21 @@ class _Body:
         self._left = length  # bytes not yet read; None: until the end, which the server knows
         self._held = b""
 
-    def read_header(self) -> Header:
+    def read_names(self) -> tuple[str, str]:
+        """Read until User and SRV are known."""
+        part = self._take(_PIECE)
+        names = known_names(part)
+        if names is not None:
+            self._held = part
+            return names
         reader, held = HeaderReader(), bytearray()
         try:
             while True:
-                part = self._take(_PIECE)
                 held += part
                 header = reader.feed(part, last=len(part) < _PIECE)
                 if header is not None:
-                    return header
+                    return header.user_id, header.srv_code
+                part = self._take(_PIECE)
         finally:
             self._held = bytes(held)
 
