@@ -13,7 +13,7 @@ import pytest
 
 from gateway.messages import OTHER_USER, USER, compose
 from gateway.servers import EXAMPLES, end, free_port, module, need, post, post_many, running
-from tmm_core import Mechanism
+from tmm_core import Config
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -90,8 +90,9 @@ def uvicorn(app: str, port: int, *more: str) -> list[str]:
 
 
 def test_the_examples_configuration_is_right() -> None:
-    with Mechanism.open(EXAMPLES / "tmm.toml") as mechanism:
-        assert mechanism.user("90-b3-d5-1f-30-01-00-01") == mechanism.user("Northern Energy") != 0
+    config = Config.load(EXAMPLES / "tmm.toml")
+    assert config.user_ids["90-B3-D5-1F-30-01-00-01"] == "Northern Energy"
+    assert config.shared is not None
 
 
 def test_starlette_under_uvicorn_with_two_workers(config: Path, stack: ExitStack, tmp_path: Path) -> None:
