@@ -45,14 +45,20 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def running(
-    command: Sequence[str], port: int, *, log: Path, env: Mapping[str, str] | None = None, http: bool = True
+    command: Sequence[str],
+    port: int,
+    *,
+    log: Path,
+    env: Mapping[str, str] | None = None,
+    http: bool = True,
+    cwd: Path = ROOT,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a server until the block ends; it is ready when it answers on `port`."""
     path = os.pathsep.join([str(ROOT / "tests"), *sys.path])
     environ = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **(env or {})}
     with log.open("ab") as out:
         process = subprocess.Popen(
-            command, stdout=out, stderr=out, env=environ, start_new_session=True, cwd=ROOT
+            command, stdout=out, stderr=out, env=environ, start_new_session=True, cwd=cwd
         )
     try:
         wait_for(port, process, log, http=http)

@@ -95,11 +95,27 @@ def test_the_examples_configuration_is_right() -> None:
     assert config.shared is not None
 
 
-def test_starlette_under_uvicorn_with_two_workers(config: Path, stack: ExitStack, tmp_path: Path) -> None:
-    need("starlette", "uvicorn")
+ASGI_SERVERS = {
+    "uvicorn": "uvicorn --app-dir {folder} --port {port} --workers 2 --log-level warning starlette_app:app",
+    "granian": "granian --working-dir {folder} --port {port} --workers 2 --interface asgi starlette_app:app",
+    "hypercorn": "hypercorn --bind 127.0.0.1:{port} --workers 2 starlette_app:app",
+}
+
+
+@pytest.mark.parametrize(
+    "server",
+    [
+        "uvicorn",
+        pytest.param("granian", marks=pytest.mark.slow),
+        pytest.param("hypercorn", marks=pytest.mark.slow),
+    ],
+)
+def test_starlette_with_two_workers(server: str, config: Path, stack: ExitStack, tmp_path: Path) -> None:
+    need("starlette", server)
     port = free_port()
-    command = uvicorn("starlette_app:app", port, "--workers", "2")
-    stack.enter_context(running(command, port, log=tmp_path / "log", env={"TMM_CONFIG": str(config)}))
+    command = module(*ASGI_SERVERS[server].format(folder=EXAMPLES, port=port).split())
+    env = {"TMM_CONFIG": str(config)}
+    stack.enter_context(running(command, port, log=tmp_path / "log", env=env, cwd=EXAMPLES))
     assert_the_allocation_is_one(port)
 
 
