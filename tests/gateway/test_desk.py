@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import os
+import signal
+import sys
+import threading
+import tracemalloc
+import warnings
 from typing import Any
 
 import pytest
@@ -11,7 +18,7 @@ from gateway.drive import FLOODING, QUIET, active_mechanism, both, post, post_as
 from gateway.messages import OTHER_USER, USER, compose
 from tmm_core import Config
 from tmm_core.gateway import asgi, desk, wsgi
-from tmm_core.gateway.identify import HttpHeader
+from tmm_core.gateway.identify import ClientCertificate, HttpHeader
 
 
 @both
@@ -105,3 +112,65 @@ def test_a_new_configuration_is_followed() -> None:
     assert front.decide(QUIET, "4.1.1") is not None
     assert front.decide(USER, "4.1.1") is not None  # its identifier is nobody's now
     assert front.counts.fail_open == 0
+
+
+@both
+def test_huge_headers_are_not_kept(door: str) -> None:
+    """Names, Accept and subjects of a megabyte, each another one: nothing of them stays when they are answered."""
+    mechanism = active_mechanism()
+    sources = (HttpHeader(), ClientCertificate(header="X-SSL-Client-S-DN"))
+
+    def ask(number: int) -> None:
+        huge = f"{number:07}" + "x" * 1_000_000
+        for source in sources:
+            headers = [
+                ("TMM-User", huge),
+                ("TMM-SRV", huge),
+                ("Accept", huge),
+                ("X-SSL-Client-S-DN", f"CN={huge}"),
+            ]
+            assert post(door, mechanism, compose(), headers, identify=source).status == 503
+
+    ask(0)
+    gc.collect()
+    tracemalloc.start()
+    for number in range(1, 6):
+        ask(number)
+    gc.collect()
+    left = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert left < 500_000  # five of them would be 20 MB
+
+
+def test_incidents_are_counted_exactly_by_many_threads(caplog: pytest.LogCaptureFixture) -> None:
+    front = desk.Desk(active_mechanism())
+
+    def note() -> None:
+        for _ in range(2_000):
+            front.note("not_duis", "no DUIS")
+
+    threads = [threading.Thread(target=note) for _ in range(8)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert front.counts.not_duis == 16_000
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_lock_held_while_forking_does_not_hang_the_child() -> None:
+    front = desk.Desk(active_mechanism())
+    with desk._lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # other threads of the test run
+        child = os.fork()
+        if not child:
+            # A worker forked while another thread counts: that thread does not exist here.
+            signal.alarm(10)
+            front.note("not_duis", "no DUIS")
+            os._exit(front.counts.not_duis)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
