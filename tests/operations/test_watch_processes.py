@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import signal
@@ -10,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -188,3 +190,25 @@ def test_what_a_watcher_needs_is_told(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 1 and "[state] shared" in done.stderr
     assert os.listdir(tmp_path) == ["tmm.toml"], "nothing was made"
+
+
+@pytest.mark.timeout(60)
+def test_the_live_page_looks_at_the_block_of_the_workers(host: Host) -> None:
+    worker = host.worker()
+    page = host._start("-m", "tmm_core", "serve", str(host.toml), "--port", "0")
+    assert page.stderr is not None
+    line = page.stderr.readline()
+    assert "live page at http://127.0.0.1:" in line, line
+    address = line.split()[-1]
+    reading: dict[str, Any] = {}
+    for _ in range(100):
+        with urllib.request.urlopen(f"{address}state.json", timeout=10) as answer:
+            reading = json.loads(answer.read() or b"{}")
+        if reading.get("offered"):
+            break
+        time.sleep(0.1)
+    assert reading["threshold"] == 2000 and reading["offered"] > 0
+    assert {"Northern Energy", "Southern Energy"} <= {row["user"] for row in reading["users"]}
+    host.end(page, signal.SIGTERM)
+    assert page.returncode == 0
+    host.end(worker, signal.SIGKILL)

@@ -23,8 +23,6 @@ from importlib.resources import files
 from typing import Any
 from urllib.parse import urlsplit
 
-import numpy as np
-
 from tmm_core.mechanism import Decision, Mechanism
 from tmm_core.operations.event_records import iso
 
@@ -37,6 +35,7 @@ _HISTORY = 600  # readings kept for who opens the page now
 _MOST_USERS = 200  # rows on the page, those with the highest offered load
 _MOST_SRVS = 10
 _MOST_LISTENERS = 32  # a thread each
+_WINDOW_NS = 5_000_000_000  # rates of Users and SRVs are averages over so long: rows that jump cannot be read
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -84,8 +83,7 @@ class Feed:
         self._history: deque[dict[str, Any]] = deque(maxlen=_HISTORY)
         self._latest = ""
         self._seq = 0
-        self._last_ns = 0
-        self._before: tuple[Any, Any] | None = None
+        self._looks: deque[tuple[int, Any, Any]] = deque()
 
     def look(self) -> None:
         """Look once, and tell all who wait."""
@@ -94,13 +92,14 @@ class Feed:
         snapshot = mechanism.snapshot(now)
         units = mechanism.engine.units()[: len(snapshot.users)]
         config = mechanism.config
-        span_s = (now - self._last_ns) / 1e9
-        if self._before is None or span_s <= 0:
-            per_user, per_srv = np.zeros_like(units, dtype=float), np.zeros((len(snapshot.srvs), 4))
-        else:
-            per_user = _grown(units, self._before[0]) / span_s
-            per_srv = _grown(snapshot.counts.sum(axis=0), self._before[1]) / span_s
-        self._before, self._last_ns = (units, snapshot.counts.sum(axis=0)), now
+        requests = snapshot.counts.sum(axis=0)
+        self._looks.append((now, units, requests))
+        while len(self._looks) > 2 and now - self._looks[1][0] >= _WINDOW_NS:
+            self._looks.popleft()
+        since, units_then, requests_then = self._looks[0]
+        span_s = max((now - since) / 1e9, 1e-9)
+        per_user = _grown(units, units_then) / span_s
+        per_srv = _grown(requests, requests_then) / span_s
         outcomes = per_user.sum(axis=0)
         system = {
             "seq": self._seq + 1,

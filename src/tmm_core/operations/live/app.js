@@ -135,8 +135,9 @@ function take(reading) {
 
 async function begin() {
   try {
-    const answer = await fetch("/history.json");
-    history.push(...(await answer.json()).slice(-MOST));
+    history.push(...(await (await fetch("/history.json")).json()).slice(-MOST));
+    const latest = await (await fetch("/state.json")).text();
+    if (latest) take(JSON.parse(latest));
   } catch (error) {
     // The stream below tries again by itself.
   }
