@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tmm_core import Config, Decision, Mechanism, terms
+from tmm_core.gateway.desk import Desk
 from tmm_core.operations import audit as audit_module
 from tmm_core.operations.audit import audit, decide_again
 from tmm_core.operations.cli import main
@@ -211,3 +212,36 @@ def test_a_sample_of_none_is_refused() -> None:
 def test_the_audit_of_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["audit", str(tmp_path / "events.db")]) == 1
     assert "there is no such event log" in capsys.readouterr().err
+
+
+def test_a_configuration_that_is_in_force_but_not_yet_named_makes_no_record() -> None:
+    """Between the two, the version of the old one would be written beside words the new one decided on."""
+    old, new = small_config(), small_config(burst_s=0.2)
+    mechanism = Mechanism(old, start=0)
+    records: list[ThrottleRecord] = []
+    recorder = Recorder(mechanism, records.append, every=1)
+    user, srv = mechanism.user(NORTH), mechanism.srv("4.1.1")
+    while len(records) < 3:
+        recorder.admit(user, srv, SECOND)
+    snapshot = mechanism.snapshot()
+    settings, rules, services = terms.terms_of(new, snapshot.users, snapshot.srvs)
+    mechanism.engine.apply(settings, rules, services, SECOND)
+    while recorder.unrecorded < 3:
+        recorder.admit(user, srv, SECOND)
+    assert len(records) == 3 and {record.version for record in records} == {old.version}
+    mechanism.apply(new, now=SECOND)
+    while len(records) < 6:
+        recorder.admit(user, srv, SECOND)
+    assert {record.version for record in records[3:]} == {new.version}
+
+
+def test_a_gateway_records_through_the_recorders_front() -> None:
+    mechanism = Mechanism(small_config())
+    records: list[ThrottleRecord] = []
+    desk = Desk(Recorder(mechanism, records.append, every=1).front)
+    waits = [desk.decide(NORTH, "4.1.1") for _ in range(2000)]
+    throttled = sum(wait is not None for wait in waits)
+    assert len(records) == throttled > 100 and desk.counts.fail_open == 0
+    assert {(record.user, record.srv) for record in records} == {(NORTH, "4.1.1")}
+    description = config_record(mechanism.config)
+    assert {decide_again(record, description) for record in records} == {Decision.THROTTLED}

@@ -74,6 +74,11 @@ class Recorder:
             self.unrecorded += 1
         return decision
 
+    @property
+    def front(self) -> Any:
+        """The Mechanism with gates that record: give it to a gateway in the Mechanism's place."""
+        return _Front(self, self._mechanism)
+
     def _record(self, user: int, srv: int, grounds: dict[str, int]) -> None:
         names = self._names
         if names[0] != grounds["generation"]:
@@ -103,3 +108,36 @@ class Recorder:
         if snapshot.generation != self._mechanism.engine.generation:
             return (-1, "", [], [])
         return (snapshot.generation, snapshot.version, snapshot.users, snapshot.srvs)
+
+
+class _RecordedGate:
+    """A User's own handle that decides by a recorder."""
+
+    __slots__ = ("_gate", "_recorder")
+
+    def __init__(self, recorder: Recorder, gate: Any) -> None:
+        self._recorder = recorder
+        self._gate = gate
+
+    def admit(self, srv: int) -> Decision:
+        return self._recorder.admit(self._gate.slot, srv)
+
+    def retry_after(self) -> float:
+        seconds: float = self._gate.retry_after()
+        return seconds
+
+
+class _Front:
+    """A Mechanism whose gates record; all else is the Mechanism's own."""
+
+    __slots__ = ("_mechanism", "_recorder")
+
+    def __init__(self, recorder: Recorder, mechanism: Mechanism) -> None:
+        self._recorder = recorder
+        self._mechanism = mechanism
+
+    def gate(self, user_id: str) -> _RecordedGate:
+        return _RecordedGate(self._recorder, self._mechanism.gate(user_id))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._mechanism, name)

@@ -116,7 +116,8 @@ function draw() {
   chart.replaceChildren(...parts);
   const peak = history.reduce((found, each) => (each.offered > found.offered ? each : found), history[0]);
   const active = history.filter((each) => each.active).length;
-  put("chart-text", `Scale 0 to ${rate(highest)}. Highest offered load in ${span(history.length)}: ${rate(peak.offered)} at ` +
+  const seconds = Math.round((Date.parse(history[history.length - 1].at) - Date.parse(history[0].at)) / 1000);
+  put("chart-text", `Scale 0 to ${rate(highest)}. Highest offered load in ${span(seconds)}: ${rate(peak.offered)} at ` +
     `${peak.at.slice(11, 19)} UTC, operating threshold ${rate(peak.threshold)}. Active in ${number(active)} of ${number(history.length)} readings.`);
 }
 
