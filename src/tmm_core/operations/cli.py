@@ -62,6 +62,7 @@ COMMANDS = (
         "audit", "tmm_core.operations.audit_cli", "decide recorded throttled requests again, and compare"
     ),
     Command("serve", "tmm_core.operations.serve_cli", "serve a live page for the operations room"),
+    Command("report", "tmm_core.operations.report_cli", "write the monthly report and the Users' statements"),
     Command(
         "demo", "tmm_core.operations.demo_cli", "play a day of traffic at DSP peak volume through the engine"
     ),

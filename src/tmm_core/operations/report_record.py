@@ -1,0 +1,272 @@
+"""What all hosts logged about one month, as plain numbers: the input of the report, before any judgement.
+
+Times are UTC, milliseconds since 1970 where the name ends in ``_ms``; days and months are those of UTC, so
+that no hour is missing or doubled when the clocks change. Outcomes are indexed by `Decision`.
+"""
+
+from __future__ import annotations
+
+import calendar
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from typing import Any
+
+import numpy as np
+
+from tmm_core.errors import TMMError
+
+__all__ = [
+    "Activation",
+    "ActivationUser",
+    "Commits",
+    "Excess",
+    "Fault",
+    "InForce",
+    "Ints",
+    "Loss",
+    "Month",
+    "Notice",
+    "PastMonth",
+    "Record",
+    "utc",
+]
+
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+
+_MONTH = re.compile(r"(2[0-9]{3})-(0[1-9]|1[0-2])")
+
+
+def utc(at_ms: float) -> datetime:
+    """Return a time in milliseconds since 1970 as an aware datetime, whole seconds."""
+    return datetime.fromtimestamp(at_ms // 1000, UTC)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Month:
+    """A calendar month, UTC.
+
+    Examples
+    --------
+    >>> str(Month.parse("2026-11")), Month(2026, 11).name, Month(2026, 1).before(2)
+    ('2026-11', 'November 2026', Month(year=2025, month=11))
+    """
+
+    year: int
+    month: int
+
+    @classmethod
+    def parse(cls, text: str) -> Month:
+        """Read a month like ``2026-11``.
+
+        Raises
+        ------
+        TMMError
+            It is none.
+        """
+        if not (found := _MONTH.fullmatch(text)):
+            raise TMMError(f"month {text!r}, expected a form like 2026-11")
+        return cls(int(found[1]), int(found[2]))
+
+    def __str__(self) -> str:
+        return f"{self.year}-{self.month:02d}"
+
+    @property
+    def name(self) -> str:
+        return f"{calendar.month_name[self.month]} {self.year}"
+
+    @property
+    def days(self) -> int:
+        return calendar.monthrange(self.year, self.month)[1]
+
+    @property
+    def first(self) -> date:
+        return date(self.year, self.month, 1)
+
+    @property
+    def start_ms(self) -> int:
+        return int(datetime(self.year, self.month, 1, tzinfo=UTC).timestamp()) * 1000
+
+    @property
+    def end_ms(self) -> int:
+        return self.start_ms + self.days * 86_400_000
+
+    @property
+    def seconds(self) -> int:
+        return self.days * 86_400
+
+    def before(self, months: int) -> Month:
+        """Return an earlier month."""
+        count = self.year * 12 + self.month - 1 - months
+        return Month(count // 12, count % 12 + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class ActivationUser:
+    """A User in one activation: rates in units per second, counts by `Decision`."""
+
+    user: str
+    allocation: float
+    began_offered: float
+    over_at_beginning: bool
+    counts: tuple[int, int, int, int]
+    throttled_seconds: int
+    first_throttled_ms: int | None
+    last_throttled_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """One activation as one source (a block of counters on a host) logged it.
+
+    Attributes
+    ----------
+    event : str
+        Unique in the world, also when the activation is in the files of two months.
+    until_ms : int
+        Beginning and the duration by the monotonic clock; of an open one, when its source was last heard of.
+    open : bool
+        No end is logged.
+    """
+
+    event: str
+    host: str
+    began_ms: int
+    until_ms: int
+    open: bool
+    exact: bool
+    mode: str
+    operating_threshold: float
+    offered_max: float
+    backlog_max_s: float
+    users: tuple[ActivationUser, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """A configuration put in force on a host; `description` as the log keeps it."""
+
+    host: str
+    from_ms: int
+    version: str
+    description: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A fault that was logged."""
+
+    host: str
+    at_ms: int
+    kind: str
+    user: str | None
+    count: int
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Records that could not be written."""
+
+    host: str
+    what: str
+    records: int
+    first_ms: int
+    last_ms: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Excess:
+    """Priority traffic above its plan in one minute; of all Users together where `user` is None."""
+
+    minute: int
+    user: str | None
+    rate: float
+    plan: float
+    seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What became of telling one User about one activation."""
+
+    event: str
+    user: str
+    notice: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Commits:
+    """What of the month a host's log covers.
+
+    Attributes
+    ----------
+    files : int
+    spans : tuple of (int, int)
+        Times that somebody watched, in milliseconds, in order and without overlap.
+    missing : int
+        Numbered commits that are in no file.
+    """
+
+    host: str
+    files: int
+    spans: tuple[tuple[int, int], ...]
+    missing: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PastMonth:
+    """Totals of one month for the trends; `counts` by `Decision`."""
+
+    month: Month
+    counts: tuple[int, int, int, int]
+    users_throttled: int
+    busiest_day: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Record:
+    """All that the logs hold about a month, of all hosts together.
+
+    Attributes
+    ----------
+    users, srvs : tuple of str
+        Names, sorted; the pool of unknown ones is among them.
+    user_days : ndarray, shape (users, days, 4)
+        Service Requests by `Decision`.
+    user_day_units : ndarray, shape (users, days, 4)
+        The same in units.
+    user_srvs : ndarray, shape (users, srvs, 4)
+        Service Requests by `Decision`.
+    minute_units : ndarray, shape (minutes, 2)
+        Units of all Users by minute: offered, and of them throttled.
+    user_busiest : ndarray, shape (users, 2)
+        Units offered in each User's busiest minute, and which minute of the month it was.
+    user_seconds : ndarray, shape (users,)
+        Seconds in which the User had a request throttled.
+    highest_second : (int, int) or None
+        Most Service Requests offered, and admitted, in one second while active, all hosts together.
+    """
+
+    month: Month
+    hosts: tuple[Commits, ...]
+    users: tuple[str, ...]
+    srvs: tuple[str, ...]
+    user_days: Ints
+    user_day_units: Ints
+    user_srvs: Ints
+    minute_units: Ints
+    user_busiest: Ints
+    user_seconds: Ints
+    highest_second: tuple[int, int] | None = None
+    activations: tuple[Activation, ...] = ()
+    configurations: tuple[InForce, ...] = ()
+    faults: tuple[Fault, ...] = ()
+    losses: tuple[Loss, ...] = ()
+    excesses: tuple[Excess, ...] = ()
+    notices: tuple[Notice, ...] = ()
+    past: tuple[PastMonth, ...] = ()
+    hosts_expected: tuple[str, ...] = field(default=())
