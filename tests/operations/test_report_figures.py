@@ -272,7 +272,6 @@ def test_a_month_is_read_whichever_file_its_rows_are_in(tmp_path: Path) -> None:
 
 
 def test_a_month_without_rows_is_refused(logs: Path) -> None:
-    november(tmp_path)
     with pytest.raises(
         EventLogError, match="the logs hold nothing about 2027-03: they are of 2026-10, 2026-11"
     ):
