@@ -122,7 +122,7 @@ def _write_host(
     connection.executemany("INSERT INTO users VALUES (?, ?)", list(enumerate(names, 1)))
     connection.executemany("INSERT INTO srvs VALUES (?, ?)", list(enumerate(SRVS, 1)))
     connection.execute(
-        "INSERT INTO sources VALUES (1, ?, 'shared', ?, ?, NULL, 7)",
+        "INSERT INTO sources VALUES (1, ?, 'shared', ?, ?, NULL, 7, 5)",
         ("s1", start * 1000, (start + days * _DAY) * 1000),
     )
     for since, later in ((start - 86_400 * 5, False), (start + 86_400 * 14 + 36_000, True)):

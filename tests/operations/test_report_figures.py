@@ -223,25 +223,25 @@ def test_a_whole_log_is_complete(tmp_path: Path) -> None:
     Host(tmp_path).write("2026-11-30T23:59:59").write("2026-12-02T00:00:00").close()
     found = figures(tmp_path).quality
     assert found.is_complete
-    assert (found.coverage, found.gaps, found.hosts[0].files) == (1.0, (), 2)
+    assert (found.coverage, found.gaps, found.hosts[0].files) == (1.0, (), 1)
 
 
 def test_a_host_whose_file_of_the_month_was_not_given_is_missing(tmp_path: Path) -> None:
     november(tmp_path)
     (tmp_path / "beta-2026-11.db").unlink()
-    (tmp_path / "beta-2026-12.db").unlink()
     found = figures(tmp_path).quality
     assert found.missing_hosts == ("beta",)
     assert found.coverage == pytest.approx(0.5)
 
 
 def test_a_file_missing_between_two_months_is_seen_by_its_numbers(tmp_path: Path) -> None:
-    host = Host(tmp_path, at="2026-10-31T00:00:00").write("2026-10-31T12:00:00")
-    for day in range(1, 4):
-        host.write(f"2026-11-0{day}T00:00:00")
-    host.write("2026-12-01T01:00:00").close()
+    host = Host(tmp_path, at="2026-10-31T00:00:00")
+    for until in ("11-01T00:00:00", "11-02T00:00:00", "11-03T00:00:00", "12-01T00:00:00", "12-02T00:00:00"):
+        host.write(f"2026-{until}")
+    host.close()
+    Host(tmp_path, "beta").write("2026-12-01T00:00:00").close()
     (tmp_path / "alpha-2026-11.db").unlink()
-    # December's first commit covers 3 to 30 November; three commits are in the file that is gone.
+    # The first commit is October's, the last December's; three were in the file that is gone.
     assert figures(tmp_path).quality.hosts[0].missing_commits == 3
 
 
@@ -267,7 +267,8 @@ def test_a_month_is_read_whichever_file_its_rows_are_in(tmp_path: Path) -> None:
         ("2026-11-30T23:59:30", NORTHERN, "4.1.1"): (0, 0, 7, 0),
         ("2026-12-01T00:00:30", NORTHERN, "4.1.1"): (0, 0, 5, 0),
     }).close()  # fmt: skip
-    # All of it was written in December.
+    # Both minutes were written in one commit, into one file.
+    assert len(list(tmp_path.glob("*.db"))) == 1
     assert [read(tmp_path, month).user_days.sum() for month in ("2026-11", "2026-12")] == [7, 5]
 
 
