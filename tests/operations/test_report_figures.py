@@ -227,8 +227,8 @@ def test_a_whole_log_is_complete(tmp_path: Path) -> None:
 
 
 def test_a_host_whose_file_of_the_month_was_not_given_is_missing(tmp_path: Path) -> None:
-    november(tmp_path)
-    (tmp_path / "beta-2026-11.db").unlink()
+    Host(tmp_path).write("2026-12-01T00:00:00").close()
+    Host(tmp_path, "beta", "2026-10-01T00:00:00").write("2026-11-01T00:00:00").close()
     found = figures(tmp_path).quality
     assert found.missing_hosts == ("beta",)
     assert found.coverage == pytest.approx(0.5)

@@ -366,17 +366,25 @@ def test_a_report_does_not_write_through_a_link(logs: Path, tmp_path: Path) -> N
     assert list(elsewhere.iterdir()) == []
 
 
-def test_the_pdf_holds_the_report(logs: Path, tmp_path: Path) -> None:
+def test_a_page_as_pdf_is_the_same_bytes_each_time(report: Path, tmp_path: Path) -> None:
     try:
         import weasyprint  # noqa: F401
     except (ImportError, OSError) as error:
         pytest.skip(f"WeasyPrint does not work here ({error}; extra: pdf)")
+    text = (report / "statements/harbour-gas.html").read_text(encoding="utf-8")
+    for name in ("one.pdf", "two.pdf"):
+        write_pdf(text, tmp_path / name)
+    data = (tmp_path / "one.pdf").read_bytes()
+    assert data.startswith(b"%PDF-") and len(data) > 10_000
+    assert (tmp_path / "two.pdf").read_bytes() == data
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_report_is_written_as_pdf_as_well(logs: Path, tmp_path: Path) -> None:
+    pytest.importorskip("weasyprint", reason="WeasyPrint is not installed (extra: pdf)")
     write_report(figures(logs), tmp_path / "report", pdf=True)
-    data = (tmp_path / "report/report.pdf").read_bytes()
-    assert data.startswith(b"%PDF-") and len(data) > 20_000
-    again = tmp_path / "again.pdf"
-    write_pdf((tmp_path / "report/report.html").read_text(encoding="utf-8"), again)
-    assert again.read_bytes() == data
+    assert (tmp_path / "report/report.pdf").read_bytes().startswith(b"%PDF-")
 
 
 def test_without_weasyprint_pdf_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
