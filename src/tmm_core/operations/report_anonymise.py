@@ -16,7 +16,7 @@ import numpy as np
 
 from tmm_core.mechanism import UNKNOWN
 from tmm_core.operations.report_changes import allocations_in
-from tmm_core.operations.report_record import InForce, Record
+from tmm_core.operations.report_record import Applied, Record
 from tmm_core.policy.portfolio import Portfolio
 
 __all__ = ["anonymised"]
@@ -85,7 +85,7 @@ def _pseudonyms(record: Record, names: set[str]) -> dict[str, str]:
     return {name: f"User {number:0{width}d}" for number, name in enumerate(order, 1)}
 
 
-def _hidden(each: InForce, pseudonym: Mapping[str, str]) -> InForce:
+def _hidden(each: Applied, pseudonym: Mapping[str, str]) -> Applied:
     description: dict[str, Any] = {
         name: value for name, value in each.description.items() if name not in ("allocations_file", "source")
     }

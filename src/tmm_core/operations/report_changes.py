@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from tmm_core.operations.report_record import InForce, Month
+from tmm_core.operations.report_record import Applied, Month
 
 __all__ = [
     "AllocationChange",
@@ -84,9 +84,9 @@ class ListChange:
     removed: tuple[str, ...]
 
 
-def versions_of(configurations: Sequence[InForce], month: Month) -> tuple[Version, ...]:
+def versions_of(configurations: Sequence[Applied], month: Month) -> tuple[Version, ...]:
     """Return the versions in the order in which they came into force, the hosts' own steps joined."""
-    steps: list[list[InForce]] = []
+    steps: list[list[Applied]] = []
     for each in sorted(configurations, key=lambda each: (each.from_ms, each.host, each.version)):
         if steps and steps[-1][0].version == each.version:
             steps[-1].append(each)

@@ -22,10 +22,10 @@ from tmm_core.operations.event_files import LogFile, LogSet
 from tmm_core.operations.report_record import (
     Activation,
     ActivationUser,
+    Applied,
     Commits,
     Excess,
     Fault,
-    InForce,
     Ints,
     Loss,
     Month,
@@ -304,13 +304,13 @@ class _Reader:
             )
         )
 
-    def configurations(self) -> tuple[InForce, ...]:
+    def configurations(self) -> tuple[Applied, ...]:
         """Return the configurations in force at any time of the month, by time and host."""
-        found: dict[tuple[str, int, str], InForce] = {}
+        found: dict[tuple[str, int, str], Applied] = {}
         for file, row in self.logs.rows(
             "SELECT from_ms, version, description FROM configurations WHERE from_ms < ?", (self.month.end_ms,)
         ):
-            each = InForce(file.host, row["from_ms"], row["version"], json.loads(row["description"]))
+            each = Applied(file.host, row["from_ms"], row["version"], json.loads(row["description"]))
             found[file.host, each.from_ms, each.version] = each
         last_before = {
             each.host: each

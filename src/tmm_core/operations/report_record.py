@@ -20,10 +20,10 @@ from tmm_core.errors import TMMError
 __all__ = [
     "Activation",
     "ActivationUser",
+    "Applied",
     "Commits",
     "Excess",
     "Fault",
-    "InForce",
     "Ints",
     "Loss",
     "Month",
@@ -144,7 +144,7 @@ class Activation:
 
 
 @dataclass(frozen=True, slots=True)
-class InForce:
+class Applied:
     """A configuration put in force on a host; `description` as the log keeps it."""
 
     host: str
@@ -263,7 +263,7 @@ class Record:
     user_seconds: Ints
     highest_second: tuple[int, int] | None = None
     activations: tuple[Activation, ...] = ()
-    configurations: tuple[InForce, ...] = ()
+    configurations: tuple[Applied, ...] = ()
     faults: tuple[Fault, ...] = ()
     losses: tuple[Loss, ...] = ()
     excesses: tuple[Excess, ...] = ()
