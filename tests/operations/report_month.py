@@ -26,6 +26,7 @@ SRVS = ("4.1.1", "4.6.1", "4.8.1", "2.2", "4.18", "7.4", "6.13", "8.2", "1.1.1",
 PRIORITY = ("2.2", "4.18", "7.4")
 _SRV_SHARES = np.array([24, 20, 26, 8, 4, 3, 6, 5, 3, 1]) / 100
 _DAY, _MINUTES = 86_400, 1_440
+_MEAN_SHAPE = 0.842  # of the day below, weekends included
 #: Day of the month from 0, second of the day, length in seconds.
 EVENTS = ((2, 62_000, 640), (9, 61_200, 1_500), (9, 64_900, 190), (16, 61_500, 920), (23, 27_000, 75))
 
@@ -85,7 +86,7 @@ def write_month(
     end = int(datetime(year + month // 12, month % 12 + 1, 1, tzinfo=UTC).timestamp())
     days = days or (end - start) // _DAY
     names = [*users_of(users), "(unknown)"]
-    mean = requests / (days * _DAY)
+    mean = requests / (days * _DAY) / _MEAN_SHAPE
     threshold = round(mean * 2.6, 2)
     folder.mkdir(parents=True, exist_ok=True)
     first = file_of(folder / "gateway-1.db", f"{year}-{month:02d}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -41,6 +42,8 @@ __all__ = [
     "shown",
     "write_csv",
 ]
+
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
 Kind = Literal["text", "count", "rate", "share", "duration", "moment", "day", "change"]
 Cell = str | int | float | datetime | date | None
@@ -209,7 +212,7 @@ def shown(value: Cell, kind: Kind = "text") -> str:
     if value is None:
         return "–"
     if isinstance(value, datetime):
-        return f"{value:%a} {value.day} {value:%b %Y, %H:%M:%S}"
+        return f"{value.day} {value:%b %Y %H:%M:%S}"
     if isinstance(value, date):
         return f"{value:%a} {value.day} {value:%b %Y}"
     if isinstance(value, str):
@@ -221,7 +224,8 @@ def shown(value: Cell, kind: Kind = "text") -> str:
     if kind == "duration":
         return duration(value)
     if kind == "rate":
-        return number(round(value, 1) if abs(value) < 1000 else round(value))
+        places = 3 if abs(value) < 1 else 1 if abs(value) < 1000 else 0
+        return number(round(value, places))
     return number(value)
 
 
@@ -243,7 +247,8 @@ def _raw(value: Cell, kind: Kind) -> str:
     if isinstance(value, date):
         return value.isoformat()
     if isinstance(value, str):
-        return in_csv(visible(value))
+        # A negative number is a number, not a formula.
+        return value if _NUMBER.fullmatch(value) else in_csv(visible(value))
     if kind == "count":
         return str(int(value))
     places = 6 if kind in ("share", "change") else 3

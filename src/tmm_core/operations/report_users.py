@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from tmm_core.operations.charts import BLUE, VERMILION, Bars, bar_chart, row_chart
 from tmm_core.operations.page import Block, Cell, Column, Figure, Section, Table, Text, shown
 from tmm_core.operations.report_figures import Counts, Figures, Trend, User
-from tmm_core.operations.report_words import CATEGORY, many, part, srv_name
+from tmm_core.operations.report_record import Month
+from tmm_core.operations.report_words import CATEGORY, PARTY, many, part, srv_name
 from tmm_core.operations.terminal import duration, number
 
 __all__ = ["srv_table", "trends_section", "users_section"]
@@ -150,7 +151,7 @@ def _allocations(figures: Figures) -> Table:
     for user in sorted(figures.users, key=lambda user: (-user.allocation, user.user)):
         row: list[Cell] = [
             _name(user),
-            "" if user.is_unknown else CATEGORY.get(user.category, user.category),
+            "–" if user.is_unknown else PARTY.get(user.category, user.category),
             user.allocation,
             user.allocation_at_end,
             user.allocation_used,
@@ -264,7 +265,7 @@ def _comparison(figures: Figures) -> str:
     before, now = figures.trends[-2], figures.trends[-1]
     change = _change(now.mean_offered, before.mean_offered)
     return (
-        f"Against {before.month}, the load offered changed by {change}; the Mechanism was active "
+        f"Against {Month.parse(before.month).name}, the load offered changed by {change}; the Mechanism was active "
         f"{duration(now.active_s)} instead of {duration(before.active_s)}, and throttled {now.counts.throttled:,} "
         f"Service Requests instead of {before.counts.throttled:,}."
     )

@@ -13,6 +13,7 @@ __all__ = [
     "FAULT",
     "GLOSSARY",
     "LOSS",
+    "PARTY",
     "SENTENCE",
     "SETTING",
     "joined",
@@ -37,6 +38,16 @@ CATEGORY = {
     "gas-network": "Gas Network Operators",
     "other": "Other SEC Parties",
     "": "No category",
+}
+
+#: What one User of a category is called.
+PARTY = {
+    "large-supplier": "Large Supplier",
+    "small-supplier": "Small Supplier",
+    "electricity-network": "Electricity Network Operator",
+    "gas-network": "Gas Network Operator",
+    "other": "Other SEC Party",
+    "": "–",
 }
 
 #: Setting: its name, and what it means.
@@ -144,7 +155,7 @@ def pace(rate: float) -> str:
 
 
 def moment(at: object) -> str:
-    """Return a time in a sentence, to the minute: ``Tue 10 Nov 2026, 17:31``."""
+    """Return a time in a sentence, to the minute: ``10 Nov 2026 17:31``."""
     return shown(at)[:-3]  # type: ignore[arg-type]
 
 

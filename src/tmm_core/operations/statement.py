@@ -22,7 +22,7 @@ from tmm_core.operations.page import (
 )
 from tmm_core.operations.report_figures import Counts, Figures, User
 from tmm_core.operations.report_record import utc
-from tmm_core.operations.report_words import CATEGORY, GLOSSARY, many, pace, part, srv_name, times
+from tmm_core.operations.report_words import GLOSSARY, PARTY, many, pace, part, srv_name, times
 from tmm_core.operations.terminal import duration
 
 __all__ = ["statement_page", "statement_table"]
@@ -41,7 +41,7 @@ def statement_page(figures: Figures, user: User) -> Page:
         lead=f"For {user.user}: its Service Requests to the DCC System, and what became of them.",
         facts=(
             ("User", user.user),
-            ("Category", CATEGORY.get(user.category, user.category)),
+            ("Category", PARTY.get(user.category, user.category)),
             ("Month", f"{month.name}, {month.days} days, all times UTC"),
             (
                 "Due",
@@ -130,7 +130,7 @@ def _volumes(figures: Figures, user: User) -> Section:
         points.append(f"Sent against the forecast: {shown(user.against_forecast, 'change')}.")
     table = Table(
         "Service Requests of the month",
-        (Column("", "text", "what"), Column("Service Requests", "count", "service_requests")),
+        (Column("What", "text", "what"), Column("Service Requests", "count", "service_requests")),
         rows,
     )
     return Section("Volumes against forecast and allocation", (Bullets(points), table, _days(figures, user)))
@@ -269,7 +269,6 @@ def _values(figures: Figures, user: User) -> Iterator[tuple[str, str, str, str]]
         yield "total", "", measure, str(count)
     yield "total", "", "forecast", "" if user.forecast is None else str(user.forecast)
     against = user.against_forecast
-    # Signed numbers are written without the plus that spreadsheets take for a formula.
     yield "total", "", "against_forecast", "" if against is None else f"{against:.6f}"
     yield "total", "", "allocation_per_s", f"{user.allocation:.6g}"
     at_end = user.allocation_at_end
