@@ -154,9 +154,10 @@ def november(folder: Path, names: tuple[str, str, str] = (NORTHERN, HARBOUR, WOR
     peak, costs = "2026-11-10T17:00:00", {"4.8.1": 4}
     allocations = {one: 60.0, two: 20.0, three: 5.0}
     first = Config(120, 100, allocations=allocations, priority=PriorityList(("2.2",), "6", approved_by="Panel"),
-                   unknown_allocation=1.0, costs=costs,
+                   unknown_allocation=1.0, costs=costs, allocations_file=f"/etc/{one.lower()}.csv",
                    categories={one: "large-supplier", two: "small-supplier", three: "other"})  # fmt: skip
     second = Config(120, 100, allocations={**allocations, one: 66.0}, unknown_allocation=1.0, costs=costs,
+                    allocations_file=f"/etc/{one.lower()}.csv",
                     priority=PriorityList(("2.2", "7.4"), "7", approved_by="Panel"), hold_s=20,
                     categories={one: "large-supplier", two: "small-supplier", three: "other"})  # fmt: skip
     for name in ("alpha", "beta"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -245,10 +247,20 @@ def test_a_file_missing_between_two_months_is_seen_by_its_numbers(tmp_path: Path
     assert figures(tmp_path).quality.hosts[0].missing_commits == 3
 
 
-def test_figures_that_are_logged_twice_are_compared(tmp_path: Path) -> None:
-    import sqlite3
-    from contextlib import closing
+def test_an_entry_missing_inside_a_file_is_seen_by_its_number(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    for day in (5, 6, 7, 8):
+        host.write(f"2026-11-0{day}T00:00:00")
+    host.write("2026-12-01T00:00:00").close()
+    with closing(sqlite3.connect(tmp_path / "alpha-2026-11.db")) as connection, connection:
+        connection.execute("DELETE FROM commits WHERE seq IN (2, 3)")
+    found = figures(tmp_path).quality
+    assert found.hosts[0].missing_commits == 2
+    # And the two days they covered were not logged.
+    assert [(gap.from_ms, gap.seconds) for gap in found.gaps] == [(ms("2026-11-05T00:00:00"), 2 * 86_400)]
 
+
+def test_figures_that_are_logged_twice_are_compared(tmp_path: Path) -> None:
     november(tmp_path)
     assert figures(tmp_path).quality.disagreements == ()
     with closing(sqlite3.connect(tmp_path / "alpha-2026-11.db")) as connection, connection:

@@ -299,6 +299,8 @@ def test_removing_all_other_users_leaves_a_statement_as_it_is(logs: Path) -> Non
 
 def test_an_anonymised_report_names_no_user_and_holds_no_key(logs: Path, tmp_path: Path) -> None:
     record, portfolio = anonymised(read(logs), PORTFOLIO)
+    assert NORTHERN in repr(read(logs)) and NORTHERN not in repr((record, portfolio))
+    assert "northern" not in repr((record, portfolio)).lower()
     found = figures_of(record, portfolio, anonymised=True)
     write_report(found, tmp_path / "report")
     made = contents(tmp_path / "report")
