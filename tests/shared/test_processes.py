@@ -173,16 +173,26 @@ def test_what_one_process_applies_all_see_at_one_moment(tmp_path: Path) -> None:
         assert one.snapshot().generation == 2, "the same once more changes nothing"
 
 
-def test_a_block_grows_in_place_and_old_mappings_stay_valid(tmp_path: Path) -> None:
+@pytest.mark.parametrize("allocating", [True, False], ids=["allocated", "written"])
+def test_a_block_grows_in_place_and_old_mappings_stay_valid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allocating: bool
+) -> None:
+    if not allocating:  # as on macOS: zeros are written, and must not be written over what is there
+        monkeypatch.delattr(os, "posix_fallocate", raising=False)
     with Mechanism.open(config(tmp_path), start=FROZEN) as one, Mechanism.open(config(tmp_path)) as two:
         assert one.block is not None
         first = os.stat(one.block.path).st_blocks
+        northern = two.user("Northern Energy")
+        assert two.admit_at(northern, 5, FROZEN)
+        words = two.engine.words(northern)
         many = {"Northern Energy": 1000.0, **{f"User {number}": 1.0 for number in range(3000)}}
         one.apply(config(tmp_path, allocations=many))
         assert two.admit_at(two.user("User 2999"), 5, FROZEN)
         assert one.admit_at(one.user("User 2999"), 5, FROZEN)
         assert one.snapshot(FROZEN).counts[one.user("User 2999")].sum() == 2
         assert os.stat(one.block.path).st_blocks > 4 * first
+        assert one.engine.words(northern) == words, "its bucket has survived"
+        assert one.snapshot(FROZEN).counts[northern].sum() == 1
 
 
 @pytest.mark.skipif("fork" not in METHODS, reason="no fork here")
@@ -212,3 +222,53 @@ def test_a_parents_slab_is_free_when_the_parent_has_gone_and_its_children_live(t
             assert mechanism.snapshot(FROZEN).counts.sum() == 10
     finally:
         os.kill(child, signal.SIGKILL)
+
+
+@pytest.mark.skipif("fork" not in METHODS, reason="no fork here")
+def test_no_call_of_a_forked_child_writes_to_its_parents_slab(tmp_path: Path) -> None:
+    with Mechanism.open(config(tmp_path), start=FROZEN) as mechanism:
+        assert mechanism.block is not None
+        user, srv = mechanism.user("Northern Energy"), mechanism.srv("4.1.1")
+        gate, lane = mechanism.gate("Northern Energy"), mechanism.lane()
+        for _ in range(5):  # units held back: a tick of the child's must not charge them for its parent
+            mechanism.admit_at(user, srv, FROZEN)
+        header, layout = mechanism.block.header, mechanism.block.layout
+        owned = sorted(mechanism.block.slabs)
+        assert owned == [1, 2], "one for calls under the GIL, one for the lane"
+        ranges = [
+            r for slab in owned for r in layout.slab_ranges(header.user_slots, header.srv_slots, slab, 8)
+        ]
+
+        def slabs() -> list[bytes]:
+            assert mechanism.block is not None
+            return [mechanism.block.memory[begin : begin + n].tobytes() for begin, n in ranges]
+
+        calls: dict[str, Any] = {
+            "gate": lambda: gate.admit_at(srv, FROZEN),
+            "tick": lambda: mechanism.tick(FROZEN + 10**10),
+            "retry": lambda: mechanism.retry_after(user, FROZEN),
+            "batch": lambda: mechanism.admit_many(
+                np.full(99, user, np.uint32), np.full(99, srv, np.uint16), now=FROZEN
+            ),
+            "small": lambda: mechanism.admit_many(
+                np.full(2, user, np.uint32), np.full(2, srv, np.uint16), now=FROZEN
+            ),
+            "recorded": lambda: mechanism.engine.admit_recorded(user, srv, FROZEN),
+            "lane": lambda: mechanism.lane().close(),
+            "apply": lambda: mechanism.apply(config(tmp_path, allocations={"Northern Energy": 999.0})),
+            "snapshot": lambda: mechanism.snapshot(FROZEN + 10**11),
+            "close": mechanism.close,
+        }
+        for name, call in calls.items():
+            before = slabs()
+            child = os.fork()
+            if child == 0:
+                try:
+                    call()
+                    os._exit(0)
+                finally:
+                    os._exit(1)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, name
+            assert slabs() == before, name
+        assert not mechanism.engine.forked
+        lane.close()

@@ -141,11 +141,15 @@ def create_file(path: str) -> tuple[int, str]:
 def allocate(fd: int, offset: int, nbytes: int, path: str) -> None:
     """Make a part of a file real memory: a hole would end the process (SIGBUS) where the disk is full.
 
+    The part must be new: where the system cannot allocate, zeros are written.
+
     Raises
     ------
     MemoryLayoutError
         There is no room.
     """
+    if not nbytes:
+        return
     try:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(fd, offset, nbytes)

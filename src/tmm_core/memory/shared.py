@@ -249,10 +249,20 @@ class SharedBlock:
             return slab
         raise MemoryLayoutError(f"all {self.header.slab_slots - 1} slabs have an owner")
 
-    def _allocate_slab(self, slab: int, users: int) -> None:
+    def _allocate_slab(self, slab: int, users: int, have: int = 0) -> None:
+        """Allocate a slab for so many slots for Users, beside those it has."""
         header = self.header
-        for offset, nbytes in self.layout.slab_ranges(header.user_slots, header.srv_slots, slab, users):
-            allocate(self._fd, HEADER_BYTES + offset, nbytes, self.path)
+
+        def ranges(n: int) -> list[tuple[int, int]]:
+            return self.layout.slab_ranges(header.user_slots, header.srv_slots, slab, n)
+
+        self._allocate(ranges(users), ranges(have) if have else [])
+
+    def _allocate(self, ranges: list[tuple[int, int]], had: list[tuple[int, int]]) -> None:
+        """Allocate ranges, without those at the same place before: what is in them may be in use."""
+        for place, (offset, nbytes) in enumerate(ranges):
+            old = had[place][1] if had else 0
+            allocate(self._fd, HEADER_BYTES + offset + old, nbytes - old, self.path)
 
     def renew(self, engine: Any) -> None:
         """Give a forked child's engine a slab of its own; called by the engine, once or by several threads."""
@@ -343,10 +353,12 @@ class SharedBlock:
                 "processes that use it, remove it, and start with a larger max_users"
             )
         users = min(max(users, 2 * have), header.user_slots)
-        for offset, nbytes in self.layout.base_ranges(header.user_slots, header.srv_slots, users):
-            allocate(self._fd, HEADER_BYTES + offset, nbytes, self.path)
+        self._allocate(
+            self.layout.base_ranges(header.user_slots, header.srv_slots, users),
+            self.layout.base_ranges(header.user_slots, header.srv_slots, have),
+        )
         for slab in range(ready):
-            self._allocate_slab(slab, users)
+            self._allocate_slab(slab, users, have)
         self._words[0] = users
 
     def write_terms(self, generation: int, text: bytes) -> None:
