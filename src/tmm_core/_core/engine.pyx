@@ -249,7 +249,7 @@ cdef class Engine:
         if not self.watching and (user >= self.guard.users or srv >= self.srvs):
             self.refuse_slots(user, srv)
         if user >= self.settings_now().users or srv >= self.srvs:
-            raise IndexError(f"slot {user} or number {srv} does not exist")
+            no_such_slot(self, user, -1) if user >= self.settings_now().users else no_such_slot(self, srv, -1, False)
         return look(&self.door, self.slab, user, srv, at)
 
     def admit_recorded(self, uint32_t user, uint32_t srv, now=None):
@@ -365,7 +365,7 @@ cdef class Engine:
     def words(self, uint32_t user):
         """Return a User's words (own TAT, spare TAT, retry horizon), stamps: for tests and inspection."""
         if user >= self.settings_now().users:
-            raise IndexError(f"slot {user} does not exist")
+            no_such_slot(self, user, -1)
         return (read(&self.door.words[user].tat), read(&self.door.words[user].spare_tat),
                 read(&self.door.words[user].horizon))
 

@@ -48,7 +48,7 @@ cdef int no_such_slot(Engine self, int64_t slot, int64_t index, bint user=True) 
     """Say what does not exist, and where in a batch it is."""
     where = f"[{index}]" if index >= 0 else ""
     if user:
-        raise IndexError(f"users{where}: slot {slot} does not exist, expected 0 to {self.guard.users - 1} "
+        raise IndexError(f"users{where}: slot {slot} does not exist, expected 0 to {self.settings_now().users - 1} "
                          "(see Mechanism.user)")
     raise IndexError(f"srvs{where}: number {slot} does not exist, expected 0 to {self.srvs - 1} (see Mechanism.srv)")
 
