@@ -1,7 +1,8 @@
 """How the tests run: Hypothesis profiles, and one seed for everything that is random.
 
-``quick`` is for every change, ``deep`` for ``make prove``; ``TMM_HYPOTHESIS_PROFILE`` chooses. What is
-random is repeated by ``TMM_TEST_SEED``, which the first lines of a run show.
+``quick`` is for every change, ``deep`` for ``make prove``, ``seeded`` for engines broken on purpose;
+``TMM_HYPOTHESIS_PROFILE`` chooses. What is random is repeated by ``TMM_TEST_SEED``, which the first lines of a run
+show.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import random
 import zlib
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 _SEED = os.environ.get("TMM_TEST_SEED")
 SEED = int(_SEED) if _SEED else random.SystemRandom().randrange(2**32)
@@ -25,6 +26,11 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     **_COMMON,
 )
+# To find a defect that was put in on purpose: whether a test fails, not on the smallest example.
+settings.register_profile(
+    "seeded", max_examples=100, phases=[Phase.explicit, Phase.generate], database=None,
+    suppress_health_check=[HealthCheck.too_slow], **_COMMON,
+)  # fmt: skip
 PROFILE = os.environ.get("TMM_HYPOTHESIS_PROFILE", "quick")
 settings.load_profile(PROFILE)
 

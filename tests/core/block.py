@@ -26,7 +26,7 @@ def fields(struct: str) -> dict[str, int]:
     assert body is not None
     found, index = {}, 0
     for line in body[1].splitlines():
-        match = re.match(r"\s+(?:int64_t|(Settings)) (\w+)(?:\[(\d+)\])?\b", line)
+        match = re.match(r"\s+(?:int64_t|(Settings)) (\w+)(?:\[(\d+)\])?", line)
         if match:
             found[match[2]] = index
             index += int(match[3] or 1) * (settings_words() if match[1] else 1)

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 from block import Block
 
-from tmm_core import Config
+from tmm_core import Config, Decision, Mechanism
+from tmm_core._core import engine as native
+from tmm_core.mechanism import UNKNOWN
+from tmm_core.memory import private_block
+from tmm_core.terms import terms_of
 
 S = 1_000_000_000
 MEMBER = 1
@@ -26,7 +33,7 @@ def _switching_often() -> Iterator[None]:
     sys.setswitchinterval(before)
 
 
-def together(threads: int, work: Callable[[int], None]) -> None:
+def together(threads: int, work: Callable[[int], object]) -> None:
     """Run `work(index)` in so many threads, all let go at one moment; what one raises is raised."""
     barrier, failed = threading.Barrier(threads), []
 
@@ -175,3 +182,189 @@ def test_terms_change_while_threads_decide_and_no_decision_mixes_them() -> None:
     # On the list a request costs one unit, otherwise five: units and requests tell any mixture.
     assert units[3] == counts[3]
     assert units[:3].tolist() == (counts[:3] * 5).tolist()
+
+
+# ---- lanes: threads that decide at the same moment, without the GIL
+
+
+@pytest.fixture
+def storm(doors: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """`storm(lane, user, srv, now, n, step)` decides n times without the GIL; returns how many were admitted."""
+    monkeypatch.syspath_prepend(str(doors))
+    return importlib.import_module("from_cython").storm
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("threads", [2, 4, 8])
+def test_lanes_admit_exactly_what_one_thread_would(storm: Callable[..., int], threads: int) -> None:
+    """Ten seconds of an allocation of 150,000 from rest, asked for at one instant by all of them."""
+    config = Config(
+        4e5, 2e5, allocations={"Northern Energy": 150_000.0}, sharing="none", burst_s=10, hold_s=3600
+    )
+    block = Block(config, slabs=threads + 1)
+    block.set("state", 3)
+    start = block.engine.words(MEMBER)[0]
+    lanes = [block.engine.lane() for _ in range(threads)]
+    each, admitted = 2_400_000 // threads, [0] * threads
+
+    def work(index: int) -> None:
+        admitted[index] = storm(lanes[index], MEMBER, 0, 0, each)
+
+    together(threads, work)
+    interval = S * 128 // 150_000
+    room = 10 * S * 128 // interval + 1
+    assert sum(admitted) == room
+    assert block.engine.words(MEMBER)[0] - start == room * interval
+    assert block.engine.units()[MEMBER].tolist() == [each * threads - room, 0, room, 0]
+    assert int(block.engine.counts().sum()) == each * threads
+
+
+class Crowded:
+    """A host with the common slab only: every thread of it counts there."""
+
+    owner = 1
+
+    def __init__(self) -> None:
+        self.guard = np.zeros(2, dtype=np.int64)
+
+    def claim(self) -> int:
+        return -2
+
+    def renew(self, engine: object) -> None:
+        raise AssertionError("nobody forks here")
+
+
+@pytest.mark.timeout(240)
+def test_lanes_that_count_in_one_slab_lose_no_count(storm: Callable[..., int]) -> None:
+    config = Config(4e5, 2e5, allocations={"Northern Energy": RATE}, priority=["7.4"])
+    users, srvs = [UNKNOWN, "Northern Energy"], [UNKNOWN, "7.4"]
+    memory = private_block(native.block_nbytes(2, 2, 1))
+    engine = native.Engine(memory, 2, 2, 1, tuple(Decision), 0, 1, 0, Crowded())
+    engine.apply(*terms_of(config, users, srvs), 0)
+    lanes = [engine.lane() for _ in range(4)]
+    together(4, lambda index: storm(lanes[index], MEMBER, 1, 0, 500_000))
+    assert engine.counts()[MEMBER].tolist() == [[0] * 4, [0, 0, 0, 2_000_000]]
+    assert engine.units()[MEMBER].tolist() == [0, 0, 0, 2_000_000]
+
+
+# Cost times interval is the same in each: whoever takes both from one version charges 5,120,000 stamps, whichever.
+CHARGE = 5_120_000
+VERSIONS = [
+    Config(
+        4e5, 2e5, allocations={"Northern Energy": 25_000.0 * factor}, costs={"4.1.1": factor},
+        sharing="none", burst_s=3600,
+    )
+    for factor in (1, 2, 4)
+]  # fmt: skip
+
+
+def whole_versions() -> tuple[Block, int, Callable[[], None]]:
+    """A block, the SRV whose cost changes, and what puts three versions in force, one straight after the other."""
+    block = Block(VERSIONS[0], slabs=3)
+    block.set("state", 3)
+    versions = [terms_of(config, block.names, block.srvs) for config in VERSIONS]
+
+    def apply_all() -> None:
+        for terms in versions:
+            block.engine.apply(*terms, 0)
+
+    return block, block.srvs.index("4.1.1"), apply_all
+
+
+@pytest.mark.timeout(240)
+def test_a_lane_charges_by_one_version_of_the_terms(storm: Callable[..., int]) -> None:
+    block, srv, apply_all = whole_versions()
+    start, lane, left = block.engine.words(MEMBER)[0], block.engine.lane(), [40]
+
+    def work(index: int) -> None:
+        if index:
+            while left[0]:
+                apply_all()
+            return
+        while left[0]:
+            assert storm(lane, MEMBER, srv, 0, 100_000) == 100_000
+            left[0] -= 1
+
+    together(2, work)
+    assert block.engine.words(MEMBER)[0] - start == 4_000_000 * CHARGE
+    assert block.engine.generation > 100, "there were changes meanwhile"
+
+
+def test_a_batch_charges_by_one_version_of_the_terms() -> None:
+    block, srv, apply_all = whole_versions()
+    start, n, done, ended = block.engine.words(MEMBER)[0], 20_000, [0], [False]
+    users, srvs = np.full(n, MEMBER, dtype=np.uint32), np.full(n, srv, dtype=np.uint16)
+
+    def work(index: int) -> None:
+        if index:
+            while not ended[0]:
+                seen = done[0]
+                apply_all()
+                while (
+                    done[0] == seen and not ended[0]
+                ):  # a batch that is asked to begin again and again would never end
+                    pass
+            return
+        out = np.empty(n, dtype=np.uint8)
+        while block.engine.generation < 300 and done[0] < 5000:
+            block.engine.admit_many(users, srvs, out, 0)
+            assert out.all()
+            done[0] += 1
+        ended[0] = True
+
+    together(2, work)
+    assert block.engine.words(MEMBER)[0] - start == n * done[0] * CHARGE
+    assert block.engine.generation >= 300, "there were changes meanwhile"
+
+
+def test_a_tick_and_scalar_calls_charge_the_backlog_for_every_unit_once() -> None:
+    """The virtual queue stays ahead of every clock here, so its word moves by exactly what is charged."""
+    config = Config(
+        4e5, 100_000, allocations={"Northern Energy": 10.0}, priority=["7.4"], activation_s=10, tick_s=0.01
+    )
+    block = Block(config, spare_slots=200)
+    block.set("backlog", 80 * S * 128)
+    srv, unit, start = block.srvs.index("7.4"), S * 128 // 100_000, block.word("backlog")
+    decisions, ended = 400_000, [False]
+
+    def work(index: int) -> None:
+        if index:
+            now = 0
+            while not ended[0]:
+                now = (now + 10_000_000) % (50 * S)
+                block.engine.tick(now)
+            return
+        for _ in range(decisions):
+            block.engine.admit_at(MEMBER, srv, 0)
+        ended[0] = True
+
+    together(2, work)
+    assert block.engine.state()["ticks"] > 100
+    assert (block.word("backlog") - start) / unit + block.pending() == decisions
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_child_forked_in_the_middle_of_a_tick_ticks(storm: Callable[..., int]) -> None:
+    """A lane ticks without the GIL; the thread that is in there does not exist in the child."""
+    config = Config(4e5, 2e5, allocations={f"User {index}": 1.0 for index in range(3000)}, tick_s=0.01)
+    mechanism = Mechanism(config, start=0)
+    lane, ended = mechanism.lane(), threading.Event()
+
+    # Every decision finds a tick due, and a tick looks at 3,000 Users: nearly all the time is spent in ticks.
+    def run() -> None:
+        storm(lane, 1, 0, 0, 20_000, S)
+        ended.set()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    children = stuck = 0
+    while not ended.is_set() and children < 25:
+        child = os.fork()
+        if child == 0:
+            os._exit(not mechanism.tick(10**15))
+        stuck += os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0
+        children += 1
+    thread.join()
+    assert children >= 10
+    assert stuck == 0
