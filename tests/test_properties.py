@@ -88,6 +88,15 @@ def test_p2_a_request_on_the_priority_list_is_never_throttled(sharing: str) -> N
     assert found[..., PRIORITY].sum() == found.sum() == 25_000
 
 
+def test_p2_a_flood_on_the_priority_list_is_load_like_any_other() -> None:
+    """It is never throttled, so everybody else's spare capacity has to make room for it."""
+    mechanism = Mechanism(config(), start=0)
+    drive(mechanism, 2, {FLOOD: 6000.0}, srv="7.4")
+    assert mechanism.snapshot().active
+    found = drive(mechanism, 1, {"nobody": 1000.0}, begin=2 * S)
+    assert found[..., SPARE].sum() < 100
+
+
 def test_p3_while_inactive_nothing_is_throttled() -> None:
     """Up to the very unit with which the backlog passes activation_s of the threshold: 500 units."""
     mechanism = Mechanism(config(allocations={"Northern Energy": 1.0}), start=0)
@@ -220,6 +229,30 @@ def test_p7_retries_do_not_begin_a_second_activation() -> None:
     state = mechanism.snapshot(60 * S)
     assert 4_000 < refused_at < 5_100, "who comes back at its place is let in"
     assert (state.active, state.activations) == (False, 1)
+
+
+def test_p7_it_stays_active_while_refused_load_is_still_offered() -> None:
+    """What is admitted is low because the Mechanism is active: that is no reason to become inactive."""
+    mechanism = overloaded(sharing="none", hold_s=1)
+    found = drive(mechanism, 8, {FLOOD: 20_000.0}, begin=2 * S)
+    state = mechanism.snapshot(10 * S)
+    assert found[2000:, :, 1:].sum() < 0.2 * 2000 * 6, "far below the threshold is admitted"
+    assert (state.active, state.activations) == (True, 1)
+
+
+def test_p7_it_stays_active_for_the_hold_once_the_load_is_low() -> None:
+    mechanism = overloaded(hold_s=5)
+    low_at = calm_at = 0
+    for step in range(150):
+        begin = 2 * S + step * S // 10
+        drive(mechanism, 0.1, {FLOOD: 500.0}, begin=begin)
+        state = mechanism.engine.state()
+        if not low_at and state["offered"] < mechanism.config.release_threshold * 1024:
+            low_at = begin
+        if not calm_at and not state["active"]:
+            calm_at = begin
+    assert low_at
+    assert abs(calm_at - low_at - 5 * S) <= S // 2, "five seconds after the load has been low, and no sooner"
 
 
 def crowd(threads: int, work: Any) -> None:

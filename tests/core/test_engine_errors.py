@@ -156,3 +156,16 @@ def test_terms_of_the_wrong_shape_are_refused() -> None:
             {key: value for key, value in settings.items() if key != "brake"}, rules, services, 0
         )
     assert block.engine.generation == 1
+
+
+def test_looking_writes_nothing() -> None:
+    """Counts stay in the slab they were made in: whoever adds them up meanwhile moves none."""
+    block = Block(CONFIG)
+    lane_batch = np.ones(100, dtype=np.uint32), np.zeros(100, dtype=np.uint16)
+    block.engine.admit_many(*lane_batch, now=0)  # in a slab of its own
+    block.engine.admit_at(1, 0, 0)
+    before = block.memory.copy()
+    for _ in range(2):
+        assert block.engine.counts().sum() == block.engine.units().sum() == 101
+        block.engine.state(0), block.engine.excess(), block.engine.peek(1, 0, 0), block.engine.words(1)
+    assert np.array_equal(block.memory, before)

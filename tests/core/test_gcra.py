@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,17 @@ def test_every_small_case_is_what_a_reference_bucket_says(interval: int, toleran
             assert found == expected, (gaps, costs)
 
 
+def test_a_request_on_the_priority_list_is_not_charged_to_the_allocation() -> None:
+    config = Config(2000, 1000, allocations={"Northern Energy": 10.0}, priority=["7.4"], sharing="none")
+    block = Block(config)
+    block.set("state", 3)
+    before = block.engine.words(MEMBER)
+    decisions = {int(block.engine.admit_at(MEMBER, block.srvs.index("7.4"), 0)) for _ in range(100)}
+    assert decisions == {3}
+    assert block.engine.words(MEMBER) == before
+    assert sum(bool(block.engine.admit_at(MEMBER, 0, 0)) for _ in range(20)) == 11
+
+
 @pytest.mark.parametrize(
     "rate", [1 / 86_400, 0.1, 1.0, 3.0, 7.0, 999.0, 1000.0, 33_333.0, 99_999.0, 100_000.0]
 )
@@ -94,7 +106,9 @@ def test_a_saturated_bucket_is_within_one_in_a_million_over_a_long_time(rate: fl
 @pytest.mark.slow
 @pytest.mark.timeout(280)
 @pytest.mark.parametrize("rate", [1 / 86_400, 1.0, 999.0, 99_999.0, 100_000.0])
-def test_over_a_billion_decisions_the_error_is_below_one_in_a_million(rate: float) -> None:
+def test_over_a_billion_decisions_the_error_is_below_one_in_a_million(
+    rate: float, record_property: Callable[[str, Any], None]
+) -> None:
     """Lesson 10: 10^9 Service Requests, offered twice as fast as allocated, in batches of a million."""
     block = Block(
         Config(4e5, 2e5, allocations={"Northern Energy": rate}, sharing="none", hold_s=3600, tick_s=1)
@@ -119,3 +133,4 @@ def test_over_a_billion_decisions_the_error_is_below_one_in_a_million(rate: floa
     burst = rate * 1.0 + 2
     assert abs(admitted - allowed) <= allowed / 10**6 + burst + n, (admitted, float(allowed))
     assert units.sum() == n * batches
+    record_property("decisions", n * batches)
