@@ -82,7 +82,7 @@ docs: $(INSTALLED) $(call group,docs)  ## Build the documentation into docs/_bui
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
 clean:  ## Remove what was built, keep .venv
-	rm -rf build dist docs/_build tmm-demo htmlcov .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .benchmarks
+	rm -rf build dist docs/_build tmm-demo tmm-simulation htmlcov .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .benchmarks
 	rm -rf src/*.egg-info
 	find src tests bench examples -name '__pycache__' -prune -exec rm -rf {} +
 	find src \( -name '*.so' -o -name '*.pyd' -o -name '*.c' \) -type f -exec rm -f {} +

@@ -108,11 +108,11 @@ def test_a_shape_is_straight_lines_through_its_points() -> None:
     assert traffic._shape(((1, 0.0), (3, 1.0), (4, 0.5)), 1.0, 24)[1:7].tolist() == shape[:6].tolist()
 
 
-@pytest.mark.parametrize("mix", list(traffic._MIXES))
+@pytest.mark.parametrize("mix", list(traffic.MIXES))
 def test_a_mix_is_kept_to_one_part_in_4096(mix: str) -> None:
-    weights = traffic._MIXES[mix]
+    weights = traffic.MIXES[mix]
     numbers = {code: place for place, code in enumerate(weights)}
-    table = traffic._table(weights, numbers.__getitem__)
+    table = traffic.srv_table(weights, numbers.__getitem__)
     assert table.size == 4096
     found = Counter(table.tolist())
     largest = max(weights, key=lambda code: weights[code])
@@ -123,6 +123,6 @@ def test_a_mix_is_kept_to_one_part_in_4096(mix: str) -> None:
 
 
 def test_every_service_request_of_the_day_but_one_kind_is_in_the_catalogue() -> None:
-    codes = {code for mix in traffic._MIXES.values() for code in mix}
+    codes = {code for mix in traffic.MIXES.values() for code in mix}
     with Mechanism(demo_config(), start=0) as mechanism:
         assert {code for code in codes if mechanism.srv(code) == 0} == {"(unknown)"}

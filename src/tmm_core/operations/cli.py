@@ -56,6 +56,11 @@ COMMANDS = (
     Command(
         "replay", "tmm_core.operations.replay_cli", "show what the Mechanism would have done to a request log"
     ),
+    Command(
+        "simulate",
+        "tmm_core.operations.simulate_cli",
+        "compare policies on invented traffic: outage or not, who is hit, for how long",
+    ),
     Command("watch", "tmm_core.operations.watch_cli", "keep the event log of this host"),
     Command("events", "tmm_core.operations.events_cli", "list or follow events, faults and changes"),
     Command(

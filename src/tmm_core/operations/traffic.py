@@ -28,12 +28,16 @@ from tmm_core.policy.config import Config, PriorityList
 
 __all__ = [
     "DAY_S",
+    "MIXES",
     "PRIORITY_SRVS",
+    "SRV_BITS",
     "STEPS_PER_S",
     "Day",
     "DemoUser",
     "demo_config",
     "demo_users",
+    "srv_table",
+    "uniform",
 ]
 
 DAY_S = 86_400
@@ -59,7 +63,7 @@ _LARGE_SHARES = (210, 155, 125, 100, 85, 70, 60, 50, 42, 35, 28, 22, 18)  # thou
 _SMALL = (200.0, 160.0, 120.0, 100.0, 80.0, 60.0, 40.0, 25.0, 15.0)
 _ELECTRICITY, _GAS, _OTHER = 6, 4, 20
 
-_MIXES: Mapping[str, Mapping[str, int]] = {
+MIXES: Mapping[str, Mapping[str, int]] = {
     # Everyday business of a supplier; about a quarter of it prepayment.
     "supplier": {
         "4.1.1": 60, "4.6.1": 80, "4.8.1": 110, "4.17": 30, "2.2": 120, "4.18": 50, "4.3": 30, "4.14": 20,
@@ -77,6 +81,7 @@ _MIXES: Mapping[str, Mapping[str, int]] = {
     "network in bad weather": {"4.10": 350, "6.13": 250, "4.1.1": 200, "7.4": 200},
     "runaway": {"8.2": 1000},
 }  # fmt: skip
+"""Weights of SRVs by kind of business; all invented."""
 
 # Hour of the day and factor, joined by straight lines. The first has a mean of about 1 over the day.
 _BACKGROUND = ((0, 0.4), (5, 0.4), (7, 1.0), (9, 1.3), (12, 1.2), (16, 1.5), (19, 1.7), (22, 0.9), (24, 0.4))
@@ -84,7 +89,8 @@ _READS = ((0.08, 0.0), (0.33, 1.0), (1.08, 1.0), (1.33, 0.0))
 _RUNAWAY = ((0.5, 0.0), (0.52, 1.0), (1.25, 1.0), (1.27, 0.0))
 _WEATHER = ((17.5, 0.0), (17.65, 0.8), (17.9, 1.0), (18.3, 1.0), (18.55, 0.7), (18.75, 0.0))
 
-_SRV_BITS = 12  # of each random word, for the SRV: mixes are exact to 1/4096
+SRV_BITS = 12
+"""Of each random word, for the SRV: mixes are exact to 1/4096."""
 _CELL_BITS = 16
 _TIME_BITS = 24  # the highest, so that sorting the words sorts by time: 60 ns
 
@@ -179,23 +185,23 @@ class Day:
         cells = _cells(users, words)
         slots = np.array([slot_of(cell.user) for cell in cells], dtype=np.uint32)
         mixes = sorted({cell.mix for cell in cells})
-        tables = np.stack([_table(_MIXES[mix], number_of) for mix in mixes])
-        mix_of = np.array([mixes.index(cell.mix) for cell in cells], dtype=np.int64) << _SRV_BITS
+        tables = np.stack([srv_table(MIXES[mix], number_of) for mix in mixes])
+        mix_of = np.array([mixes.index(cell.mix) for cell in cells], dtype=np.int64) << SRV_BITS
         tables = tables.reshape(-1)
         shapes = np.stack([_shape(cell.knots, cell.shift_h, self.seconds) for cell in cells])
         peaks = np.array([cell.peak for cell in cells])
-        numbers = np.arange(len(cells), dtype=np.uint64) << np.uint64(_SRV_BITS)
-        kept = np.uint64(((1 << 64) - (1 << (_SRV_BITS + _CELL_BITS))) | ((1 << _SRV_BITS) - 1))
+        numbers = np.arange(len(cells), dtype=np.uint64) << np.uint64(SRV_BITS)
+        kept = np.uint64(((1 << 64) - (1 << (SRV_BITS + _CELL_BITS))) | ((1 << SRV_BITS) - 1))
         for second in range(self.seconds):
-            draws = _uniform(words, 2 * len(cells))
+            draws = uniform(words, 2 * len(cells))
             # Each cell's rate wanders by 15 % each way; the fraction of a request left over is drawn.
             rates = peaks * shapes[:, second] * (0.85 + 0.3 * draws[: len(cells)])
             counts = (rates + draws[len(cells) :]).astype(np.int64)
             keys = words.random_raw(int(counts.sum())) & kept
             keys |= np.repeat(numbers, counts)
             keys.sort()
-            cell = ((keys >> np.uint64(_SRV_BITS)) & np.uint64((1 << _CELL_BITS) - 1)).astype(np.int64)
-            srv = (keys & np.uint64((1 << _SRV_BITS) - 1)).astype(np.int64)
+            cell = ((keys >> np.uint64(SRV_BITS)) & np.uint64((1 << _CELL_BITS) - 1)).astype(np.int64)
+            srv = (keys & np.uint64((1 << SRV_BITS) - 1)).astype(np.int64)
             moment = (keys >> np.uint64(64 - _TIME_BITS)).astype(np.int64)
             yield TrafficSecond(
                 second, slots[cell], tables[mix_of[cell] + srv], (moment * STEPS_PER_S) >> _TIME_BITS
@@ -216,8 +222,8 @@ class _Cell:
 def _cells(users: Sequence[DemoUser], words: np.random.PCG64) -> list[_Cell]:
     cells = []
     # Daily reads start within six minutes of each other; the weather is worse in some regions.
-    late_h = 0.1 * _uniform(words, len(users))
-    storm = 0.6 + 0.8 * _uniform(words, len(users))
+    late_h = 0.1 * uniform(words, len(users))
+    storm = 0.6 + 0.8 * uniform(words, len(users))
     usual = [user.weather for user in users]
     storm *= math.fsum(usual) / math.fsum(storm * usual)  # whatever the seed, the same weather over all
     for number, user in enumerate(users):
@@ -235,7 +241,7 @@ def _cells(users: Sequence[DemoUser], words: np.random.PCG64) -> list[_Cell]:
     return cells
 
 
-def _uniform(words: np.random.PCG64, n: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+def uniform(words: np.random.PCG64, n: int) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Return `n` numbers from 0 to below 1: the highest 53 bits of each word, exactly."""
     return (words.random_raw(n) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
@@ -257,9 +263,11 @@ def _shape(
     return shape
 
 
-def _table(mix: Mapping[str, int], number_of: Callable[[str], int]) -> np.ndarray[Any, np.dtype[np.uint16]]:
+def srv_table(
+    mix: Mapping[str, int], number_of: Callable[[str], int]
+) -> np.ndarray[Any, np.dtype[np.uint16]]:
     """Return SRV numbers for each value of the random bits, in proportion to the mix."""
-    size, total = 1 << _SRV_BITS, sum(mix.values())
+    size, total = 1 << SRV_BITS, sum(mix.values())
     counts = {code: max(1, weight * size // total) for code, weight in mix.items()}
     counts[max(mix, key=lambda code: mix[code])] += size - sum(counts.values())
     return np.repeat(

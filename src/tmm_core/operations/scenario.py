@@ -1,0 +1,264 @@
+"""What a simulation is told: Users and their clients, traffic, the DSP, faults and changes.
+
+A scenario is a TOML file; `scenario_files` reads it. Everything in it is invented or derived unless it says
+otherwise: DCC publishes neither the capacity of the DSP nor any peak.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from tmm_core.policy.config import Config
+
+__all__ = [
+    "CLIENT_KINDS",
+    "FAULT_KINDS",
+    "POLICIES",
+    "TRAFFIC_KINDS",
+    "Change",
+    "Client",
+    "DspTerms",
+    "Fault",
+    "Scenario",
+    "SimUser",
+    "Traffic",
+]
+
+POLICIES: Mapping[str, str] = {
+    "none": "no protection",
+    "network-503": "the network's 503 to everybody",
+    "hard": "hard allocations",
+    "first-come": "first come, first served",
+    "fair": "the Mechanism",
+    "alternative": "hold and release later",
+}
+"""Policies to compare, and what to call them."""
+
+CLIENT_KINDS = ("no-retry", "fixed", "exponential", "retry-after", "hostile")
+TRAFFIC_KINDS = ("steady", "diurnal", "burst", "on-off", "mmpp", "replay")
+FAULT_KINDS = ("outage", "slow", "store-lost")
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """How a User's software behaves when a Service Request is refused or not answered in time.
+
+    Attributes
+    ----------
+    name : str
+    kind : str
+        ``no-retry``; ``fixed``: after `base_s`; ``exponential``: after `base_s`, `factor` times longer each
+        time, at most `cap_s`, less a random part of up to `jitter`; ``retry-after``: when the answer says, and as
+        ``exponential`` where it does not; ``hostile``: after `base_s`, whatever the answer says.
+    base_s, cap_s : float
+        Seconds.
+    factor : float
+    jitter : float
+        0 to 1.
+    attempts : int
+        After so many attempts it gives up.
+    patience_s : float
+        Nothing is sent later than this after the first attempt; seconds.
+    """
+
+    name: str
+    kind: str
+    base_s: float = 1.0
+    factor: float = 2.0
+    cap_s: float = 60.0
+    jitter: float = 1.0
+    attempts: int = 8
+    patience_s: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class SimUser:
+    """One invented Service User.
+
+    Attributes
+    ----------
+    name, category : str
+    portfolio : float
+        Smart meters and Devices; its traffic is split by it.
+    allocation : float
+        Units per second.
+    client : Client
+    """
+
+    name: str
+    category: str
+    portfolio: float
+    allocation: float
+    client: Client
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """A stream of new Service Requests of some Users.
+
+    Attributes
+    ----------
+    users : tuple of str
+        Patterns of names, for example ``Large Supplier *``; ``(unknown)`` is an identifier nobody named.
+    kind : str
+        ``steady``; ``diurnal``: along `knots`, by hours of the day; ``burst``: from `at_s`, for `lasts_s`, rising and
+        falling within `ramp_s`, each User up to `spread_s` later; ``on-off`` and ``mmpp``: the rate jumps between
+        `factors`, each kept for `dwell_s` on average; ``replay``: the lines of `file`.
+    rate : float
+        Service Requests per second of all its Users together, at factor 1.
+    mix : str
+        Name in `Scenario.mixes`.
+    wander : float
+        The rate of a second is drawn from within this share of the mean: 0.15 is 15 % each way.
+    """
+
+    users: tuple[str, ...]
+    kind: str
+    rate: float = 0.0
+    mix: str = "supplier"
+    knots: tuple[tuple[float, float], ...] = ()
+    at_s: float = 0.0
+    lasts_s: float = 0.0
+    ramp_s: float = 0.0
+    spread_s: float = 0.0
+    factors: tuple[float, ...] = ()
+    dwell_s: tuple[float, ...] = ()
+    wander: float = 0.15
+    file: Path | None = None
+
+    def is_from(self, user: str) -> bool:
+        """Tell whether a User sends it."""
+        return any(fnmatchcase(user, pattern) for pattern in self.users)
+
+
+@dataclass(frozen=True, slots=True)
+class DspTerms:
+    """The model of the DSP: a queue, first in first out.
+
+    Attributes
+    ----------
+    queue_s : float
+        Seconds of its capacity that may wait. With more it fails: all that waits is lost, and nothing is accepted
+        for `restart_s` seconds.
+    timeout_s : float
+        A Service Request not answered within so many seconds counts as failed for its sender; the DSP works on
+        it all the same.
+    strain_s, slowdown : float
+        With more than `strain_s` seconds of work waiting, the capacity is divided by 1 + `slowdown` for each second
+        more.
+    restart_s : float
+    """
+
+    queue_s: float = 60.0
+    timeout_s: float = 30.0
+    strain_s: float = 2.0
+    slowdown: float = 0.02
+    restart_s: float = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """``outage``: nothing is accepted; ``slow``: the capacity is multiplied by `factor`; ``store-lost``: the hosts
+    of the Mechanism no longer hear of each other. From `at_s`, for `lasts_s` seconds.
+    """
+
+    kind: str
+    at_s: float
+    lasts_s: float
+    factor: float = 1.0
+
+    def covers(self, at_s: float) -> bool:
+        """Tell whether it lasts at a time in seconds."""
+        return self.at_s <= at_s < self.at_s + self.lasts_s
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """New allocations from `at_s` on: those of the Users named by patterns are multiplied by `factor`."""
+
+    at_s: float
+    users: tuple[str, ...]
+    factor: float
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """Everything a simulation is told.
+
+    Attributes
+    ----------
+    name, title, about, source : str
+        `source`: the part of the Modification Report, or the published fact, that motivates it.
+    seconds : int
+        Simulated.
+    seed : int
+    step_ms : int
+        Service Requests of one step are decided at one instant; divides one second.
+    begins_h, speed : float
+        Hour of the day at the start, and seconds of the day in a simulated second, for ``diurnal`` traffic.
+    config : Config
+    users : tuple of SimUser
+    traffic : tuple of Traffic
+    mixes : mapping
+        Weights of SRVs by name.
+    dsp : DspTerms
+    faults, changes : tuple
+    overloads : int
+        How often the demand rises above the operating threshold.
+    policies : tuple of str
+        Those compared unless others are asked for.
+    hosts : int
+        Hosts that share the Mechanism's work.
+    """
+
+    name: str
+    title: str
+    about: str
+    source: str
+    seconds: int
+    config: Config
+    users: tuple[SimUser, ...]
+    traffic: tuple[Traffic, ...]
+    mixes: Mapping[str, Mapping[str, int]]
+    seed: int = 1
+    step_ms: int = 10
+    begins_h: float = 0.0
+    speed: float = 1.0
+    dsp: DspTerms = DspTerms()
+    faults: tuple[Fault, ...] = ()
+    changes: tuple[Change, ...] = ()
+    overloads: int = 1
+    policies: tuple[str, ...] = tuple(POLICIES)
+    hosts: int = 1
+
+    @property
+    def steps_per_s(self) -> int:
+        return 1000 // self.step_ms
+
+    def scaled(self, factor: float) -> Scenario:
+        """Return it with all loads multiplied: traffic, allocations, thresholds and the DSP's capacity."""
+        config = self.config
+        return replace(
+            self,
+            config=replace(
+                config,
+                system_capacity=config.system_capacity * factor,
+                operating_threshold=config.operating_threshold * factor,
+                release_threshold=(config.release_threshold or 0) * factor,
+                allocations={user: rate * factor for user, rate in config.allocations.items()},
+                unknown_allocation=config.unknown_allocation * factor,
+            ),
+            users=tuple(replace(user, allocation=user.allocation * factor) for user in self.users),
+            traffic=tuple(replace(each, rate=each.rate * factor) for each in self.traffic),
+        )
+
+    def changed(self, change: Change, config: Config) -> Config:
+        """Return the configuration after a change of allocations."""
+        allocations = {
+            user: rate * (change.factor if any(fnmatchcase(user, each) for each in change.users) else 1)
+            for user, rate in config.allocations.items()
+        }
+        return replace(config, allocations=allocations)

@@ -1,0 +1,380 @@
+"""The simulator: scenarios, arrivals, clients, policies and the promises it checks."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tmm_core import Decision, Mechanism
+from tmm_core.errors import ConfigError, TMMError
+from tmm_core.operations.arrivals import Arrivals, srvs_of, users_of
+from tmm_core.operations.cli import main
+from tmm_core.operations.clients import Clients
+from tmm_core.operations.policies import Attempts
+from tmm_core.operations.scenario import POLICIES, Client, Scenario
+from tmm_core.operations.scenario_files import load_scenario, shipped_scenarios
+from tmm_core.operations.sim_audit import Audit
+from tmm_core.operations.sim_checks import checks
+from tmm_core.operations.sim_files import figures_csv, seconds_csv
+from tmm_core.operations.sim_result import PolicyResult, jain, max_min
+from tmm_core.operations.sim_summary import finding, summary
+from tmm_core.operations.simulate import Simulation, simulate
+
+SMALL = """\
+title = "Small"
+seconds = 40
+step_ms = 20
+[capacity]
+system_capacity = 250
+operating_threshold = 200
+unknown_allocation = 1
+[dsp]
+timeout_s = 5
+queue_s = 12
+restart_s = 10
+[clients.polite]
+kind = "retry-after"
+[clients.stubborn]
+kind = "fixed"
+base_s = 2
+attempts = 10
+[[users]]
+name = "Calm"
+category = "other"
+allocation = 40
+client = "polite"
+[[users]]
+name = "Flood"
+count = 2
+category = "large-supplier"
+allocation = 100
+shares = [3, 1]
+client = "stubborn"
+[[traffic]]
+users = ["Calm"]
+kind = "steady"
+rate = 30
+mix = "other"
+[[traffic]]
+users = ["Flood *"]
+kind = "burst"
+rate = 500
+at_s = 3
+lasts_s = 15
+"""
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Scenario:
+    path = tmp_path / "small.toml"
+    path.write_text(SMALL, encoding="utf-8")
+    return load_scenario(str(path))
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> Simulation:
+    """All policies, once."""
+    path = tmp_path_factory.mktemp("compared") / "small.toml"
+    path.write_text(SMALL, encoding="utf-8")
+    return simulate(load_scenario(str(path)))
+
+
+def run(scenario: Scenario, *policies: str) -> Simulation:
+    return simulate(scenario, policies or None)
+
+
+def result(simulation: Simulation, policy: str) -> PolicyResult:
+    found = simulation.of(policy)
+    assert found is not None
+    return found
+
+
+# --- scenarios
+
+
+def test_every_shipped_scenario_reads_and_names_what_motivates_it() -> None:
+    names = list(shipped_scenarios())
+    assert len(names) == 11
+    for name in names:
+        scenario = load_scenario(name)
+        assert scenario.title
+        assert scenario.about
+        assert scenario.source
+        assert len(scenario.users) == 52
+        assert sum(scenario.config.allocations.values()) == pytest.approx(15_950)
+        assert set(scenario.policies) <= set(POLICIES)
+
+
+def test_all_mistakes_of_a_scenario_come_at_once_with_their_lines(tmp_path: Path) -> None:
+    path = tmp_path / "wrong.toml"
+    wrong = SMALL.replace("seconds = 40", "seconds = 0").replace('kind = "fixed"', 'kind = "fixd"')
+    wrong = wrong.replace("rate = 30", "raet = 30").replace('["Flood *"]', '["Flod *"]')
+    path.write_text(wrong, encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_scenario(str(path))
+    text = str(caught.value)
+    lines = {each.line for each in caught.value.mistakes}
+    assert {2, wrong.splitlines().index('kind = "fixd"') + 1} <= lines
+    for word in ("seconds 0 must be a number from 1 to", "'fixd'", "raet", "Flod"):
+        assert word in text
+
+
+def test_a_scenario_that_is_not_there_is_named_with_the_nearest() -> None:
+    with pytest.raises(TMMError, match="beast-from-the-east"):
+        load_scenario("beast-from-the-eest")
+
+
+# --- arrivals
+
+
+def fresh_of(scenario: Scenario, seconds: int) -> np.ndarray:  # type: ignore[type-arg]
+    with Mechanism(scenario.config, start=0) as mechanism:
+        arrivals = Arrivals(scenario, mechanism.user, mechanism.srv)
+        return np.concatenate([arrivals.second(second).words for second in range(seconds)])
+
+
+def test_the_same_seed_gives_the_same_requests_and_another_seed_others(small: Scenario) -> None:
+    first = fresh_of(small, 10)
+    assert np.array_equal(first, fresh_of(small, 10))
+    assert not np.array_equal(first, fresh_of(replace(small, seed=2), 10))
+
+
+def test_a_users_traffic_does_not_change_when_another_user_goes(small: Scenario) -> None:
+    calm = small.config.users.index("Calm") + 1
+    alone = replace(small, traffic=small.traffic[:1])
+    both, one = fresh_of(small, 10), fresh_of(alone, 10)
+    assert np.array_equal(both[users_of(both) == calm], one)
+
+
+def test_rates_and_shares_are_those_of_the_scenario(small: Scenario) -> None:
+    words = fresh_of(small, 30)
+    counts = np.bincount(users_of(words), minlength=4)
+    # Calm: 30 a second for 30 s; Flood: 500 a second for 15 s, split by portfolio as 3 to 1.
+    assert counts[0] == 0
+    assert counts[1:].tolist() == pytest.approx([900, 5625, 1875], rel=0.05)
+    with Mechanism(small.config, start=0) as mechanism:
+        assert set(srvs_of(words[users_of(words) == 1]).tolist()) <= {
+            mechanism.srv(code) for code in small.mixes["other"]
+        }
+
+
+@pytest.mark.parametrize("kind", ["on-off", "mmpp"])
+def test_a_rate_that_jumps_has_the_mean_of_its_factors(small: Scenario, kind: str) -> None:
+    traffic = replace(small.traffic[0], kind=kind, factors=(0.0, 2.0), dwell_s=(5.0, 5.0), rate=100)
+    words = fresh_of(replace(small, traffic=(traffic,)), 2000)
+    by_second = np.bincount(words >> 28, minlength=100_000).reshape(-1, 50).sum(axis=1)
+    assert by_second.mean() == pytest.approx(100, rel=0.15)
+    assert 0.4 < (by_second == 0).mean() < 0.6
+
+
+def test_a_csv_is_replayed_line_by_line(small: Scenario, tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text(
+        "second,user,srv\n0.105,Calm,4.1.1\n0.105,nobody,4.1.1\n3.999,Flood 01,7.4\n", encoding="utf-8"
+    )
+    traffic = replace(small.traffic[0], kind="replay", file=tmp_path / "log.csv")
+    words = fresh_of(replace(small, traffic=(traffic,)), 5)
+    assert users_of(words).tolist() == [1, 0, 2]
+    assert (words >> 28).tolist() == [5, 5, 199], "steps of 20 ms"
+    (tmp_path / "log.csv").write_text("second,user,srv\n2,Calm,7.4\n1,Calm,7.4\n", encoding="utf-8")
+    with pytest.raises(TMMError, match=r"log\.csv:3: second '1' must be"):
+        fresh_of(replace(small, traffic=(traffic,)), 5)
+
+
+# --- clients
+
+WORD = 1 << 16  # slot 1, born in step 0, no attempt yet failed
+
+
+def attempts_at(client: Client, retry_after_s: float | None = None, *, until: int = 100_000) -> list[int]:
+    """Let every attempt fail; return the steps (10 ms) of all of them."""
+    clients = Clients([client, client], 0.01, seed=1)
+    steps, words = [], np.array([WORD], dtype=np.int64)
+    for step in range(until):
+        again = clients.due(step)
+        if step == 0:
+            again = words
+        if again.size:
+            steps.append(step)
+            said = None if retry_after_s is None else np.full(again.size, retry_after_s)
+            if clients.failed(again, step, said).size:
+                break
+    assert clients.waiting == 0
+    return steps
+
+
+def test_clients_send_again_as_they_are_told_to() -> None:
+    assert attempts_at(Client("c", "no-retry", attempts=9)) == [0]
+    assert attempts_at(Client("c", "fixed", base_s=2, attempts=3)) == [0, 200, 400]
+    # 1, 2, 4, then the cap of 5 s, without jitter.
+    backoff = Client("c", "exponential", base_s=1, cap_s=5, jitter=0, attempts=6)
+    assert attempts_at(backoff) == [0, 100, 300, 700, 1200, 1700]
+    assert attempts_at(backoff, 30.0) == [0, 100, 300, 700, 1200, 1700], "it does not read the answer"
+    polite = replace(backoff, kind="retry-after", attempts=3)
+    assert attempts_at(polite, 7.5) == [0, 750, 1500]
+    assert attempts_at(polite) == [0, 100, 300], "and backs off where the answer does not say"
+    hostile = Client("c", "hostile", base_s=0.05, attempts=4)
+    assert attempts_at(hostile, 30.0) == [0, 5, 10, 15]
+
+
+def test_nothing_is_sent_again_after_the_senders_patience() -> None:
+    assert attempts_at(Client("c", "fixed", base_s=2, attempts=200, patience_s=5)) == [0, 200, 400]
+
+
+def test_jitter_spreads_what_failed_together() -> None:
+    clients = Clients([Client("c", "exponential", base_s=10, jitter=0.5)] * 2, 0.01, seed=1)
+    clients.due(0)
+    assert not clients.failed(np.full(1000, WORD, dtype=np.int64), 0).size
+    by_step = [clients.due(step).size for step in range(1, 1101)]
+    assert sum(by_step) == 1000
+    assert sum(by_step[:499]) == 0
+    assert sum(by_step[499:750]) == pytest.approx(500, abs=80)
+    assert max(by_step) < 20
+
+
+# --- policies
+
+
+def test_the_mechanism_protects_what_is_inside_and_nothing_else_does(compared: Simulation) -> None:
+    simulation = compared
+    none, network, fair = (result(simulation, name) for name in ("none", "network-503", "fair"))
+    assert none.outage_s > 0
+    assert none.failures >= 1
+    assert network.refused(Decision.WITHIN_ALLOCATION) > 0, "a 503 to everybody"
+    assert (network.outage_s, fair.outage_s) == (0, 0)
+    assert fair.refused(Decision.WITHIN_ALLOCATION) == fair.refused(Decision.PRIORITY) == 0
+    assert fair.refused(Decision.THROTTLED) > 0
+    assert simulation.inside == ["Calm"]
+    calm = fair.users.index("Calm")
+    assert fair.fresh[calm] == fair.answered[calm] > 0
+    assert none.answered[calm] < none.fresh[calm]
+    assert fair.goodput > 1.5 * none.goodput
+    hard, alternative = result(simulation, "hard"), result(simulation, "alternative")
+    assert hard.highest < fair.highest * 1.05
+    assert hard.use is not None
+    assert fair.use is not None
+    assert hard.use < fair.use, "hard allocations leave the rest of the threshold unused"
+    assert alternative.attempts_per_request < fair.attempts_per_request
+    assert max(row.holding for row in alternative.rows) > 0
+    assert "stays up" in finding(simulation)
+
+
+def test_every_request_is_answered_given_up_or_open(small: Scenario, compared: Simulation) -> None:
+    for each in (*compared.results, *run(replace(small, seconds=12)).results):
+        assert each.requests == each.answered_total + each.lost_total + each.open
+    assert each.open > 0, "ended in the middle"
+
+
+def test_what_the_mechanism_promises_holds_under_each_sharing_rule(compared: Simulation) -> None:
+    for name in ("hard", "first-come", "fair"):
+        found = checks(result(compared, name))
+        assert {check.name for check in found} >= {"P1", "P2", "P3", "P4", "P7"}
+        assert [check for check in found if check.holds is False and check.name != "P6"] == []
+
+
+def test_the_checks_can_fail(small: Scenario) -> None:
+    """Decisions nobody may make are given to the reference, and figures nobody may find to the checks."""
+    priority = np.zeros(200, dtype=bool)
+    priority[7] = True
+    audit = Audit(small.config, 4, None, priority, 0.01)
+    words = (np.array([1, 1]) << 16) | (np.array([3, 7]) << 8)
+    audit.step(Attempts.of(words), np.array([0, 0], dtype=np.uint8), 0)
+    found = audit.result()
+    assert (found.within_throttled, found.priority_throttled) == (2, 1), "its bucket was at rest"
+    many = np.full(1500, 2 << 16)
+    audit.step(Attempts.of(many), np.full(1500, Decision.SPARE_CAPACITY, dtype=np.uint8), 10_000_000)
+    assert audit.result().excess == 1500 > audit.result().bound
+    broken = result(run(replace(small, seconds=12), "fair"), "fair")
+    broken.audit, broken.activations = audit.result(), broken.activations * 3
+    broken.throttled_while_inactive = 1
+    assert {check.name for check in checks(broken) if check.holds is False} >= {"P1", "P2", "P3", "P4", "P7"}
+
+
+def test_new_allocations_come_into_force_in_the_middle(compared: Simulation, tmp_path: Path) -> None:
+    text = SMALL + '[[changes]]\nat_s = 8\nusers = ["Flood 01"]\nfactor = 0.2\n'
+    (tmp_path / "change.toml").write_text(text, encoding="utf-8")
+    changed = result(run(load_scenario(str(tmp_path / "change.toml")), "hard"), "hard")
+    before = result(compared, "hard")
+    assert all(check.holds is not False for check in checks(changed))
+    within = Decision.WITHIN_ALLOCATION
+    assert changed.table[2, within].sum() < 0.8 * before.table[2, within].sum()
+
+
+def test_hosts_on_their_own_protect_the_system_still(small: Scenario, compared: Simulation) -> None:
+    fault = load_scenario("store-lost").faults[0]
+    hosts = replace(small, hosts=4, faults=(replace(fault, at_s=0),))
+    four, one = result(run(hosts, "fair"), "fair"), result(compared, "fair")
+    assert four.outage_s == 0
+    assert four.highest == pytest.approx(one.highest, rel=0.3)
+    assert checks(four) == [], "nothing is claimed for a model"
+
+
+# --- figures
+
+
+def test_shares_are_the_max_min_fair_ones() -> None:
+    # 6 units, weights 1, 1, 2: the first is content with 1; 5 left for weights 1 and 2.
+    shares = max_min(np.array([1.0, 9.0, 9.0]), np.array([1.0, 1.0, 2.0]), 6.0)
+    assert shares.tolist() == pytest.approx([1, 5 / 3, 10 / 3])
+    assert jain(np.array([1.0, 1.0, 4.0])) == pytest.approx(36 / (3 * 18))
+
+
+def test_the_same_scenario_gives_the_same_bytes(small: Scenario, compared: Simulation) -> None:
+    first, second = compared, run(small)
+    assert figures_csv(first) == figures_csv(second)
+    assert seconds_csv(first) == seconds_csv(second)
+    assert json.dumps(summary(first)) == json.dumps(summary(second))
+
+
+def test_a_scaled_scenario_is_the_same_at_another_size(small: Scenario) -> None:
+    double = small.scaled(2)
+    assert double.config.operating_threshold == 400
+    assert fresh_of(double, 20).size == pytest.approx(2 * fresh_of(small, 20).size, rel=0.03)
+
+
+# --- the command
+
+
+def test_the_command_writes_its_files_and_says_what_it_found(
+    small: Scenario, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("jinja2")
+    out = tmp_path / "out"
+    command = ["simulate", str(tmp_path / "small.toml"), "--policies", "none,fair", "-o", str(out)]
+    assert main(command) == 0
+    shown = capsys.readouterr().out
+    assert "outage of the DSP" in shown
+    assert "P1  holds" in shown
+    names = ["simulation.html", "simulation.json", "figures.csv", "seconds.csv", "users.csv"]
+    first = {name: (out / name).read_bytes() for name in names}
+    assert main([*command, "--quiet"]) == 0
+    assert {name: (out / name).read_bytes() for name in names} == first, "the same bytes"
+    page = first["simulation.html"].decode()
+    assert "<script" not in page
+    assert "http://" not in page.replace("http://www.w3.org/", "")
+    assert main([*command, "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)["policies"]) == {"none", "fair"}
+
+
+def test_two_scenarios_are_compared(
+    small: Scenario, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other.toml"
+    other.write_text(
+        SMALL.replace("operating_threshold = 200", "operating_threshold = 180"), encoding="utf-8"
+    )
+    command = ["simulate", "--compare", str(tmp_path / "small.toml"), str(other), "--policies", "fair"]
+    assert main([*command, "-o", str(tmp_path / "out"), "--json"]) == 0
+    first, second = json.loads(capsys.readouterr().out)
+    assert second["policies"]["fair"]["refused_above"] > first["policies"]["fair"]["refused_above"]
+
+
+def test_a_wrong_command_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["simulate"]) == 2
+    assert main(["simulate", "x", "--policies", "fare"]) == 2
+    assert main(["simulate", "no-such-scenario"]) == 1
+    assert main(["simulate", "--list"]) == 0
+    assert "The Beast from the East" in capsys.readouterr().out
