@@ -24,8 +24,12 @@ import tmm_core
 from tmm_core import Config, Mechanism
 
 HERE = Path(__file__).parent
-README = HERE / "README.md"
-BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
+#: The tables of a run: where, between which marks, and which lines of floors.toml (all where None).
+FRONT = (
+    "scalar_admit", "gate_admit", "lane_now", "refusal", "batch_65536", "dsp_peak_throughput", "dsp_peak_share",
+    "faster_than_limits", "faster_than_throttled", "faster_than_rust",
+)  # fmt: skip
+TABLES = ((HERE / "README.md", "table", None), (HERE.parent / "README.md", "speed", FRONT))
 
 SETUP = """
 import numpy, sys
@@ -43,6 +47,7 @@ setup(name="floors", ext_modules=cythonize([extension], build_dir="."))
 class Line:
     """One line of the table: what was measured, how it compares, what the limit is."""
 
+    name: str
     what: str
     ours: str
     compared: str
@@ -94,7 +99,7 @@ def judge(request: pytest.FixtureRequest, benchmark: Any) -> Callable[..., None]
         benchmark.extra_info.update({name: figure, "limit": limit})
         aim = floor.get("target", limit)
         reached = "reached" if (figure >= aim if least else figure <= aim) else f"not reached: {aim:g}"
-        line = Line(what, ours, compared, f"{sign} {limit:g} {unit}", reached, kept)
+        line = Line(name, what, ours, compared, f"{sign} {limit:g} {unit}", reached, kept)
         request.config.stash[LINES].append(line)
         assert kept, (
             f"{what}: {ours}; {compared}; expected {sign} {limit:g} {unit} ({floor['of']}: {floor['why']})"
@@ -114,7 +119,7 @@ def config_of(users: int) -> Config:
     """Return a configuration in which nobody is ever over its allocation: the common case, all tests made."""
     return Config(
         system_capacity=1e9, operating_threshold=9e8, allocations={f"User {n}": 100.0 for n in range(1, users + 1)},
-        priority=["2.2", "7.4"], costs={"4.8.1": 4}, burst_s=3600, unknown_allocation=1.0,
+        priority=["2.2", "7.4"], costs={"4.8.1": 4}, burst_s=3600, unknown_allocation=1.0, max_users=users,
     )  # fmt: skip
 
 
@@ -170,9 +175,25 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
             f"target {line.target}"
         )
     if config.getoption("--write-table"):
-        text = README.read_text(encoding="utf-8")
-        before, _, rest = text.partition(BEGIN)
-        _, _, after = rest.partition(END)
-        today = datetime.now(UTC).date().isoformat()
-        middle = f"{BEGIN}\n{today}, {machine()}.\n\n{table(lines)}\n{END}"
-        README.write_text(before + middle + after, encoding="utf-8")
+        for file, mark, names in TABLES:
+            write_table(
+                file, mark, [line for line in lines if names is None or line.name in names], names is None
+            )
+
+
+def write_table(file: Path, mark: str, lines: list[Line], limits: bool) -> None:
+    """Put a table between the marks of a page, with machine and date."""
+    begin, end = f"<!-- {mark}: begin -->", f"<!-- {mark}: end -->"
+    before, _, rest = file.read_text(encoding="utf-8").partition(begin)
+    _, found, after = rest.partition(end)
+    assert found, f"{file} has no {begin} ... {end}"
+    today = datetime.now(UTC).date().isoformat()
+    rows = table(lines) if limits else short_table(lines)
+    made = f"Made by `make bench-table` on {today}: {machine()}."
+    file.write_text(f"{before}{begin}\n{made}\n\n{rows}\n{end}{after}", encoding="utf-8")
+
+
+def short_table(lines: list[Line]) -> str:
+    """Return the table without limits and targets."""
+    rows = ["| what | here | compared with |", "|---|---|---|"]
+    return "\n".join([*rows, *(f"| {line.what} | {line.ours} | {line.compared} |" for line in lines)])
