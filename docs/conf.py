@@ -23,5 +23,11 @@ nitpicky = False
 
 html_theme = "pydata_sphinx_theme"
 html_title = "tmm-core"
-html_theme_options = {"navigation_with_keys": False, "show_prev_next": False, "use_edit_page_button": False}
+html_theme_options = {
+    "navigation_with_keys": False,
+    "show_prev_next": False,
+    "use_edit_page_button": False,
+    "header_links_before_dropdown": 4,
+}
+html_sidebars = {"**": []}  # one level of pages: the header names them all
 html_show_sourcelink = False
