@@ -108,13 +108,14 @@ class Host:
         *,
         clock_step_s: float = 0,
         throttled_seconds: int = 0,
+        mode: str = "enforce",
     ) -> Host:
         """Write a traffic management event; `seconds` None: it is open. The wall clock may step in it."""
         self.event_number += 1
         began_ms = ms(began)
         event = Event(
             f"{self.name}-life/{self.event_number}", self.event_number, began_ms, began_ms * 10**6, True,
-            "enforce", "v", 100.0, 95.0, 100.0, 140.0, 0.26, 100.0, 150.0, 0.5, 1.0,
+            mode, "v", 100.0, 95.0, 100.0, 140.0, 0.26, 100.0, 150.0, 0.5, 1.0,
         )  # fmt: skip
         if seconds is not None:
             event.duration_ms = int(seconds * 1000)

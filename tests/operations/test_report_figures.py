@@ -15,6 +15,7 @@ from tmm_core.errors import EventLogError, TMMError
 from tmm_core.operations.report_events import events_of
 from tmm_core.operations.report_figures import Counts
 from tmm_core.operations.report_record import Activation, Month
+from tmm_core.operations.report_summary import answer, attention
 from tmm_core.policy.portfolio import Portfolio, UserPortfolio
 
 
@@ -200,6 +201,16 @@ def test_an_event_without_an_end_is_reported_open(tmp_path: Path) -> None:
     # As long as its host was heard of.
     assert found.active_s == 1800
     assert not found.quality.is_complete
+
+
+def test_what_was_only_observed_is_said_to_have_been_admitted(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    host.write("2026-11-10T17:00:00", {("2026-11-10T16:59:00", NORTHERN, "4.1.1"): (10, 0, 5, 0)})
+    host.event("2026-11-10T17:00:00", 60, {NORTHERN: (10, 0, 5, 0)}, mode="observe")
+    host.write("2026-12-01T00:00:00").close()
+    found = figures(tmp_path)
+    assert "It would have throttled 10 of 15 Service Requests" in answer(found)
+    assert next(attention(found)).startswith("The Mechanism only observed")
 
 
 # --- Data quality

@@ -165,6 +165,7 @@ def test_a_soak_with_kills_leaves_the_log_equal_to_the_engine(host: Host, kills:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 def test_two_watchers_of_one_host_write_one_log(host: Host) -> None:
     worker = host.worker()

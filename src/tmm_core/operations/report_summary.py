@@ -81,14 +81,22 @@ def _tiles(figures: Figures) -> Iterator[Tile]:
         else "units per second"
     )
     yield Tile(f"{shown(load.highest_admitted, 'rate')}/s", "busiest minute admitted", of_threshold)
-    yield Tile(
-        part(figures.quality.coverage, 1), "of the month logged", f"on {many(len(figures.hosts), 'host')}"
-    )
+    yield Tile(part(figures.quality.coverage, 1), "of the month logged", _hosts(figures))
+
+
+def _hosts(figures: Figures) -> str:
+    expected = len(figures.hosts) + len(figures.quality.missing_hosts)
+    given = f"{len(figures.hosts):,} of " if figures.quality.missing_hosts else ""
+    return f"on {given}{many(expected, 'host')}"
 
 
 def attention(figures: Figures) -> Iterator[str]:
     """Yield what a reader should look at, the most important first."""
     quality, month = figures.quality, figures.month
+    if any(event.observed for event in figures.events):
+        yield (
+            "The Mechanism only observed (mode observe) in some events: what is called throttled there was admitted."
+        )
     if not quality.is_complete:
         yield f"The data has gaps: {data_gaps(figures)}. The figures here are a lower bound."
     fail_open = sum(fault.count for fault in quality.faults if fault.kind == "fail-open")

@@ -271,6 +271,11 @@ def _comparison(figures: Figures) -> str:
     )
 
 
+def _against(now: float, mean: float) -> str:
+    ratio = now / mean
+    return f"{ratio:.1f} times" if ratio >= 2 else f"{100 * (ratio - 1):.1f} % above"
+
+
 def _change(now: float, before: float) -> str:
     return shown(now / before - 1, "change") if before else "all of it"
 
@@ -362,7 +367,7 @@ def _day_figure(figures: Figures) -> Figure:
     busiest = max(days, key=lambda day: (day.counts.offered, -day.day.toordinal()))
     mean = figures.counts.offered / len(days)
     finding = (
-        f"The busiest day was {shown(busiest.day)}, with {_change(busiest.counts.offered, mean)} against the mean day"
+        f"The busiest day was {shown(busiest.day)}, {_against(busiest.counts.offered, mean)} the mean day"
         if mean
         else "Nothing was offered on any day"
     )
