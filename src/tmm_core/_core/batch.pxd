@@ -172,7 +172,10 @@ cdef inline int64_t tally(Door* door, SlabHead* slab, Workspace* work, Batch* ba
 
 cdef inline int64_t grant(int64_t* word, int64_t interval, int64_t tolerance, int64_t wanted, bint uniform,
                           int64_t longest_cost, int64_t now, SlabHead* slab) noexcept nogil:
-    """Charge a bucket for as many units as conform; -1 if which requests those are depends on their costs."""
+    """Charge a bucket for as many units as conform; -1 if which requests those are depends on their costs.
+
+    `slab` counts an impossible word, as in `take`: NULL for a spare bucket.
+    """
     cdef int64_t tat = read(word), base, room, given
     while True:
         base = base_of(tat, now, tolerance, longest_cost * interval)
@@ -183,7 +186,7 @@ cdef inline int64_t grant(int64_t* word, int64_t interval, int64_t tolerance, in
             return -1
         given = min(wanted, room)
         if swap_if(word, &tat, plus(now, base + given * interval)):
-            if base < ahead(tat, now):
+            if slab != NULL and base < ahead(tat, now):
                 add(&slab.healed, 1)
             return given
 
@@ -225,7 +228,7 @@ cdef inline void grant_spare(Door* door, SlabHead* slab, Terms* terms, Rule* rul
     else:
         given[0] = grant(&door.words[user].spare_tat, spare_interval(rule.share_interval, level),
                          terms.spare_tolerance, wanted, batch.uniform, terms.longest_cost,
-                         stamp_of(batch.now), slab)
+                         stamp_of(batch.now), NULL)
         one.spare = EACH if given[0] < 0 else ALL if given[0] == wanted else <uint32_t>given[0]
         given[0] = max(given[0], <int64_t>0)
 
@@ -251,7 +254,7 @@ cdef inline int ask_each(Door* door, SlabHead* slab, Terms* terms, Rule* rule, B
     if level < 0:
         return SPARE_CAPACITY
     if level > 0 and take(&door.words[user].spare_tat, spare_interval(rule.share_interval, level),
-                          terms.spare_tolerance, cost, terms.longest_cost, now, slab):
+                          terms.spare_tolerance, cost, terms.longest_cost, now, NULL):
         return SPARE_CAPACITY
     return THROTTLED
 

@@ -68,7 +68,11 @@ cdef inline int64_t read_terms(Door* door, uint32_t user, uint32_t srv, Terms* t
 
 cdef inline bint take(int64_t* word, int64_t interval, int64_t tolerance, int64_t cost, int64_t longest_cost,
                       int64_t now, SlabHead* slab) noexcept nogil:
-    """Charge a bucket if it conforms: one compare-and-swap. A refusal writes nothing."""
+    """Charge a bucket if it conforms: one compare-and-swap. A refusal writes nothing.
+
+    `slab` counts an impossible word. It is NULL for a spare bucket, whose terms move with the level: further ahead than
+    the level of now could have put it is nothing wrong there.
+    """
     cdef int64_t tat = read(word)
     cdef int64_t base
     while True:
@@ -76,7 +80,7 @@ cdef inline bint take(int64_t* word, int64_t interval, int64_t tolerance, int64_
         if base > tolerance:
             return False
         if swap_if(word, &tat, plus(now, base + cost * interval)):
-            if base < ahead(tat, now):
+            if slab != NULL and base < ahead(tat, now):
                 add(&slab.healed, 1)
             return True
 
@@ -102,7 +106,7 @@ cdef inline bint spare_for(Door* door, SlabHead* slab, uint32_t user, Terms* ter
     if level <= 0:
         return False
     interval = spare_interval(terms.rule.share_interval, level)
-    return take(&door.words[user].spare_tat, interval, terms.spare_tolerance, cost, terms.longest_cost, now, slab)
+    return take(&door.words[user].spare_tat, interval, terms.spare_tolerance, cost, terms.longest_cost, now, NULL)
 
 
 cdef inline void activate(Control* control, int64_t now) noexcept nogil:
