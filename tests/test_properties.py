@@ -266,9 +266,9 @@ def crowd(threads: int, work: Any) -> None:
 @pytest.mark.parametrize("threads", [2, 4, 8])
 def test_p8_offered_is_the_sum_of_the_outcomes(threads: int) -> None:
     mechanism = Mechanism(config(costs={"4.8.1": 3}), start=0)
-    users = np.tile(np.arange(5, dtype=np.uint32), 100)
+    users = np.tile(np.arange(5, dtype=np.uint32), 120)
     srvs = np.resize(
-        np.array([mechanism.srv(code) for code in ("4.1.1", "7.4", "4.8.1")], dtype=np.uint16), 500
+        np.array([mechanism.srv(code) for code in ("4.1.1", "7.4", "4.8.1")], dtype=np.uint16), 600
     )
 
     def work() -> None:
@@ -278,8 +278,8 @@ def test_p8_offered_is_the_sum_of_the_outcomes(threads: int) -> None:
 
     crowd(threads, work)
     counts, units = mechanism.snapshot().counts, mechanism.engine.units()
-    assert counts.sum() == threads * 50 * 501
-    assert (counts.sum(axis=(1, 2)) // threads).tolist() == [5000, 5050, 5000, 5000, 5000]
+    assert counts.sum() == threads * 50 * 601
+    assert (counts.sum(axis=(1, 2)) // threads).tolist() == [6000, 6050, 6000, 6000, 6000]
     cost = np.ones(len(mechanism.snapshot().srvs), dtype=np.int64)
     cost[mechanism.srv("4.8.1")] = 3
     assert np.array_equal((counts * cost[None, :, None]).sum(axis=1), units)
@@ -289,7 +289,7 @@ def test_p8_offered_is_the_sum_of_the_outcomes(threads: int) -> None:
 def test_p9_threads_get_from_a_bucket_what_one_would(threads: int) -> None:
     mechanism = overloaded(sharing="none")
     user, now = mechanism.user("Northern Energy"), 2 * S
-    users, srvs = np.full(300, user, dtype=np.uint32), np.zeros(300, dtype=np.uint16)
+    users, srvs = np.full(600, user, dtype=np.uint32), np.zeros(600, dtype=np.uint16)
 
     def work() -> None:
         for _ in range(10):
@@ -298,7 +298,7 @@ def test_p9_threads_get_from_a_bucket_what_one_would(threads: int) -> None:
                 mechanism.admit_at(user, 0, now)
 
     crowd(threads, work)
-    assert mechanism.engine.units()[user].tolist() == [threads * 3500 - 601, 0, 601, 0]
+    assert mechanism.engine.units()[user].tolist() == [threads * 6500 - 601, 0, 601, 0]
 
 
 @pytest.mark.parametrize(
@@ -381,8 +381,8 @@ def test_p12_a_batch_is_a_loop(seed: int) -> None:
     chance = np.random.default_rng(seed)
     for turn in range(50):
         now = 2 * S + turn * 7 * MS
-        users = chance.integers(0, 5, 400).astype(np.uint32)
-        srvs = chance.integers(0, 130, 400).astype(np.uint16)
+        users = chance.integers(0, 5, 600).astype(np.uint32)
+        srvs = chance.integers(0, 130, 600).astype(np.uint16)
         one_by_one = [
             int(single.admit_at(u, s, now)) for u, s in zip(users.tolist(), srvs.tolist(), strict=True)
         ]

@@ -86,7 +86,7 @@ def test_batches_of_several_threads_admit_exactly_what_one_would(threads: int) -
     """Without the GIL, more threads than slabs of counters: nothing is lost, nothing given twice."""
     block = busy(slabs=5)
     start = block.engine.words(MEMBER)[0]
-    n, rounds = 500, 60
+    n, rounds = 1000, 30  # enough of one User to be granted together
     users, srvs = np.full(n, MEMBER, dtype=np.uint32), np.zeros(n, dtype=np.uint16)
     admitted = [0] * threads
 
@@ -108,7 +108,7 @@ def test_batches_of_several_threads_admit_exactly_what_one_would(threads: int) -
 def test_every_decision_is_counted_once_whoever_calls(threads: int) -> None:
     """Scalar calls, batches and control ticks at once, on a moving clock: offered is the sum of the outcomes."""
     block = busy(slabs=5)
-    n = 400
+    n = 600  # enough to be decided by User
     decided = [np.zeros(4, dtype=np.int64) for _ in range(threads)]
 
     def work(index: int) -> None:
@@ -163,7 +163,7 @@ def test_terms_change_while_threads_decide_and_no_decision_mixes_them() -> None:
     dear = Config(200, 100, allocations={"Northern Energy": 1.0}, costs={"4.1.1": 5}, sharing="none")
     block = Block(listed, slabs=5)
     srv = block.srvs.index("4.1.1")
-    n = 300
+    n = 600
     users, srvs = np.full(n, MEMBER, dtype=np.uint32), np.full(n, srv, dtype=np.uint16)
 
     def work(index: int) -> None:

@@ -7,7 +7,9 @@ import os
 import random
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -108,7 +110,7 @@ LONG = [pytest.mark.slow, pytest.mark.timeout(1800)]
     ],
 )
 def test_killed_workers_lose_at_most_what_was_under_way(
-    tmp_path: Path, kills: int, now: int | None, seed: int
+    tmp_path: Path, kills: int, now: int | None, seed: int, record_property: Callable[[str, Any], None]
 ) -> None:
     mechanism, tally = storm(tmp_path, kills, seed, now)
     with mechanism:
@@ -122,6 +124,9 @@ def test_killed_workers_lose_at_most_what_was_under_way(
         assert unanswered <= under_way
         assert counts.sum() >= tally.begun - under_way, "more is lost than was under way"
         assert counts.sum() <= tally.begun, "a request is counted twice"
+        record_property("kills", kills)
+        record_property("decisions", tally.begun)
+        record_property("unanswered", unanswered)
         print(f"{kills} kills, {tally.begun} begun, {unanswered} unanswered, {counts.sum()} counted")
         assert len(mechanism.engine.owners()) <= 2 + 2 * (WORKERS + 1), "slabs are adopted, not used up"
         if now is None:

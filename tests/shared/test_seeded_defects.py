@@ -7,7 +7,9 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,7 +92,9 @@ def run(folder: Path, *command: str, timeout_s: int) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("defect", DEFECTS)
-def test_a_seeded_defect_is_found(defect: str, tmp_path: Path) -> None:
+def test_a_seeded_defect_is_found(
+    defect: str, tmp_path: Path, record_property: Callable[[str, Any], None]
+) -> None:
     name, changes, test, says = DEFECTS[defect]
     left_out = shutil.ignore_patterns("*.so", "__pycache__", "build")
     for part in ("src", "tests"):
@@ -112,3 +116,4 @@ def test_a_seeded_defect_is_found(defect: str, tmp_path: Path) -> None:
     )  # fmt: skip
     assert status == 1, told
     assert says in told, told
+    record_property("defects_found", 1)

@@ -142,7 +142,12 @@ CASES = {
 @pytest.mark.parametrize("fate", ["killed", "frozen"])
 @pytest.mark.parametrize("case", CASES)
 def test_a_worker_ends_after_any_instruction_of_a_decision(
-    stepper: Any, hosts: Callable[[str], Host], case: str, fate: str, every: int
+    stepper: Any,
+    hosts: Callable[[str], Host],
+    case: str,
+    fate: str,
+    every: int,
+    record_property: Callable[[str, Any], None],
 ) -> None:
     sharing, later, name, code, expected = CASES[case]
     host = hosts(sharing)
@@ -194,6 +199,7 @@ def test_a_worker_ends_after_any_instruction_of_a_decision(
         mechanism.retry_after(user, now)
         if fate == "frozen":
             ended(child)
+    record_property(f"instructions_{fate}_after", len(range(0, length, every)))
 
 
 def engine_code(pid: int) -> tuple[int, int]:
