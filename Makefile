@@ -18,7 +18,7 @@ group       = $(VENV)/.group-$(1)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test build lint format types stubtest bench bench-quick bench-gateway fuzz prove package wheel docs clean distclean
+.PHONY: help demo test build lint format types stubtest bench bench-quick bench-gateway fuzz prove evidence package wheel docs clean distclean
 
 help:  ## List the targets
 	@echo "tmm-core: 'make demo' shows the Mechanism at work, 'make test' runs the tests; both work on a fresh clone."
@@ -69,6 +69,9 @@ bench-table: $(INSTALLED) $(call group,bench)  ## Run all benchmarks and write t
 
 prove: $(INSTALLED) $(call group,test) $(call group,prove) $(call group,package)  ## Run every test, the slow ones too, with many more examples (hours)
 	TMM_HYPOTHESIS_PROFILE=deep $(PYTEST) --timeout=7200 $(ARGS)
+
+evidence: $(INSTALLED) $(call group,test) $(call group,prove) $(call group,package)  ## Run the slow tests and write docs/evidence.json (an hour)
+	$(BIN)/python tests/evidence.py $(ARGS)
 
 package: $(INSTALLED) $(call group,test) $(call group,package)  ## Build sdist and wheel and check both
 	$(PYTEST) tests/test_packaging.py -m slow $(ARGS)

@@ -343,6 +343,25 @@ def test_a_tick_and_scalar_calls_charge_the_backlog_for_every_unit_once() -> Non
     assert (block.word("backlog") - start) / unit + block.pending() == decisions
 
 
+@pytest.mark.skipif(not getattr(sys, "_is_gil_enabled", lambda: True)(), reason="without a GIL nobody waits")
+def test_no_scalar_call_runs_beside_a_tick() -> None:
+    """Both write what the process's slab holds back. Nobody else gets the GIL here unless the tick gives it away."""
+    block = Block(Config(200, 100, allocations={"Northern Energy": 10.0}, tick_s=0.01), spare_slots=2000)
+    gate, ran = threading.Lock(), []
+    gate.acquire()
+    thread = threading.Thread(target=lambda: (gate.acquire(), ran.append(True)))
+    thread.start()
+    sys.setswitchinterval(100)
+    gate.release()
+    for turn in range(2000):
+        block.engine.tick(turn * 10_000_000)
+    before = list(ran)
+    sys.setswitchinterval(1e-6)
+    thread.join()
+    assert block.engine.state()["ticks"] > 1000
+    assert not before
+
+
 @pytest.mark.timeout(240)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_child_forked_in_the_middle_of_a_tick_ticks(storm: Callable[..., int]) -> None:

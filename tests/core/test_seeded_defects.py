@@ -1,0 +1,241 @@
+"""Every test can fail: each defect, put into a copy of the engine, is found by the test that is there for it.
+
+What only a killed or a stopped worker shows (counts before buckets, counts folded together while they are adopted,
+a lock in the block) is in tests/shared/test_seeded_defects.py.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from seeded import Change, Copy
+
+pytest.importorskip("Cython", reason="building a copy of the engine needs Cython and a compiler")
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(700)]
+
+P = "test_properties.py::test_"
+LESSON = "test_lessons.py::test_lesson_"
+THREADS = "core/test_threads.py::test_"
+ORACLE = "core/test_oracle.py::test_engine_and_oracle_decide_alike"
+
+DECIDE, BATCH, GCRA = "_core/decide.pxd", "_core/batch.pxd", "_core/gcra.pxd"
+TICK, RETRY, TERMS, ENGINE = "_core/tick.pxd", "_core/retry.pxd", "_core/terms.pxd", "_core/engine.pyx"
+BRAKED = "if terms.sharing == HARD or backlog_at(door, slab, terms, now) > terms.brake:"
+TAKEN = "        if swap_if(word, &tat, plus(now, base + cost * interval)):\n"
+CHARGED = "    charge_load(door, slab, plan, cost, stamp_of(now), now, shared)\n"
+OWN_FIRST = "    elif terms.rule.interval and take("
+PUBLISHED = "    publish(&control.generation, generation)\n"
+
+#: Defect: the changes that make it, and the test that must fail on them.
+DEFECTS: dict[str, tuple[list[Change], str]] = {
+    # -- who is admitted
+    "the clock is not read again before a refusal": (
+        [(DECIDE, "user, srv, clock_exact() if clock_is_ours else now, shared)", "user, srv, now, shared)")],
+        P + "p1_holds_with_the_real_clock_read_late",
+    ),
+    "spare capacity is asked before the own bucket": (
+        [
+            (
+                DECIDE,
+                "    if not service & 1:\n        outcome = WITHIN_ALLOCATION\n",
+                ("    if not service & 1 and active(door.control):\n        return -1\n"
+                "    if not service & 1:\n        outcome = WITHIN_ALLOCATION\n"),
+            ),
+            (
+                DECIDE,
+                OWN_FIRST,
+                "    elif active(door.control) and spare_for(door, slab, user, &terms, cost, stamp):\n"
+                "        outcome = SPARE_CAPACITY\n" + OWN_FIRST,
+            ),
+        ],
+        ORACLE,
+    ),
+    "a refusal writes": (
+        [
+            (
+                DECIDE,
+                "        if base > tolerance:\n            return False\n",
+                ("        if base > tolerance:\n            write(word, plus(now, base + interval))\n"
+                "            return False\n"),
+            )
+        ],
+        LESSON + "7_a_refusal_writes_nothing_to_the_bucket",
+    ),
+    "one unit more than the tolerance": (
+        [(DECIDE, "        if base > tolerance:\n", "        if base > tolerance + interval:\n")],
+        LESSON + "8_tolerance_is_not_burst_plus_one_more",
+    ),
+    "the interval is rounded against the User": (
+        [("terms.py", "int(SECOND / rate) if rate else 0", "int(-(-SECOND // rate)) if rate else 0")],
+        "core/test_gcra.py::test_a_saturated_bucket_is_within_one_in_a_million_over_a_long_time",
+    ),
+    "priority is charged to the allocation": (
+        [
+            (
+                DECIDE,
+                CHARGED,
+                "    if outcome == PRIORITY and interval:\n        take(&door.words[user].tat, interval, tolerance,"
+                " cost, plan.longest_cost, stamp_of(now), slab)\n" + CHARGED,
+            )
+        ],
+        "core/test_gcra.py::test_a_request_on_the_priority_list_is_not_charged_to_the_allocation",
+    ),
+    "observe mode refuses": (
+        [(ENGINE, "        if outcome == THROTTLED and self.settings_now().observe:\n", "        if False:\n")],
+        LESSON + "15_a_dry_run_counts_what_it_would_refuse_and_refuses_nothing",
+    ),
+    "impossible words are believed": (
+        [(GCRA, "    if lead > tolerance + longest + SKEW:\n", "    if False:\n")],
+        P + "p10_any_word_in_the_block_heals",
+    ),
+    "an idle word wraps round to the future": (
+        [(TICK, "    if idle or lead < -WRAPPED or lead > WRAPPED:\n", "    if False:\n")],
+        LESSON + "9_years_of_idling_overflow_nothing",
+    ),
+    "every caller is told the same instant": (
+        [(RETRY, "if swap_if(word, &found, plus(now, place)):\n            break", "break")],
+        LESSON + "18_callers_are_told_different_instants",
+    ),
+    # -- the load, activation and spare capacity
+    "priority is not charged to the backlog": (
+        [(DECIDE, CHARGED, "    if outcome != PRIORITY:\n    " + CHARGED)],
+        P + "p2_a_flood_on_the_priority_list_is_load_like_any_other",
+    ),
+    "activation waits for the ticker": (
+        [
+            (DECIDE, "backlog_at(door, slab, terms, now) > terms.activation):", "False):"),
+            (
+                TICK,
+                "        calm_down(control, settings, quiet_us, now)\n",
+                ("        if not read(&control.state) & 1 and "
+                "ahead(read(&control.backlog), stamp_of(now)) > settings.activation:\n"
+                "            write(&control.state, read(&control.state) + 3)\n"
+                "        calm_down(control, settings, quiet_us, now)\n"),
+            ),
+        ],
+        P + "p4_the_load_of_every_window_is_within_the_derived_bound",
+    ),
+    "deactivation looks at the admitted load": (
+        [(TICK, "    if read(&control.offered) >= settings.", "    if read(&control.load) >= settings.")],
+        P + "p7_it_stays_active_while_refused_load_is_still_offered",
+    ),
+    "no hold": (
+        [(TICK, " or read(&control.quiet_us) < settings.hold_us or ", " or ")],
+        P + "p7_it_stays_active_for_the_hold_once_the_load_is_low",
+    ),
+    "no brake": (
+        [(DECIDE, BRAKED, "if terms.sharing == HARD:"), (BATCH, BRAKED, "if terms.sharing == HARD:")],
+        P + "p4_holds_for_any_traffic_and_tighter_while_active",
+    ),
+    "the level is solved without the weights": (
+        [(TICK, "= door.rules[user].half[half].weight\n", "= 1024\n")],
+        ORACLE,
+    ),
+    "everybody gets an equal part of the spare capacity": (
+        [("terms.py", "tolerance, SECOND * RATE // weight, weight)", "tolerance, SECOND, RATE)")],
+        P + "p6_spare_capacity_is_shared_by_weight",
+    ),
+    # -- batches
+    "a batch grants one too many": (
+        [(GCRA, "return (tolerance - base) // interval + 1", "return (tolerance - base) // interval + 2")],
+        P + "p9_threads_get_from_a_bucket_what_one_would",
+    ),
+    "a batch does not ask whether the terms have changed": (
+        [(BATCH, "        if recheck(&door.control.generation) == generation:\n", "        if True:\n")],
+        THREADS + "a_batch_charges_by_one_version_of_the_terms",
+    ),
+    # -- threads
+    "a bucket is read, then written": (
+        [(DECIDE, TAKEN, "        write(word, plus(now, base + cost * interval))\n        if True:\n")],
+        THREADS + "lanes_admit_exactly_what_one_thread_would",
+    ),
+    "a batch swaps without comparing": (
+        [
+            (
+                BATCH,
+                "        if swap_if(word, &tat, plus(now, base + given * interval)):\n",
+                "        tat = read(word)\n        if swap_if(word, &tat, plus(now, base + given * interval)):\n",
+            )
+        ],
+        THREADS + "batches_of_several_threads_admit_exactly_what_one_would",
+    ),
+    "a common counter is read, then written": (
+        [(DECIDE, "    if shared:\n        add(cell, amount)\n", "    if False:\n        add(cell, amount)\n")],
+        THREADS + "lanes_that_count_in_one_slab_lose_no_count",
+    ),
+    "terms are read without asking whether they have changed": (
+        [(DECIDE, "    if unlikely(recheck(&door.control.generation) != generation):\n", "    if False:\n")],
+        THREADS + "a_lane_charges_by_one_version_of_the_terms",
+    ),
+    "new terms are in force before they are written": (
+        [
+            (TERMS, "    begin_writing()\n", PUBLISHED + "    begin_writing()\n"),
+            (TERMS, PUBLISHED + "\n\ncdef inline void begin_block", "\n\ncdef inline void begin_block"),
+        ],
+        THREADS + "a_lane_charges_by_one_version_of_the_terms",
+    ),
+    "a tick gives the GIL away": (
+        [
+            (
+                ENGINE,
+                "        return tick(&self.door, NULL if self.shared else self.slab, &self.scratch, at)\n",
+                ("        cdef bint ran\n        with nogil:\n"
+                "            ran = tick(&self.door, NULL if self.shared else self.slab, &self.scratch, at)\n"
+                "        return ran\n"),
+            )
+        ],
+        THREADS + "no_scalar_call_runs_beside_a_tick",
+    ),
+    "a fork leaves the tick taken": (
+        [(ENGINE, "        self.scratch.busy = 0\n", "")],
+        THREADS + "a_child_forked_in_the_middle_of_a_tick_ticks",
+    ),
+    "a reader folds the counts": (
+        [(TERMS, "                total[outcome * n + i] += read(part + i)\n",
+          ("                total[outcome * n + i] += read(part + i)\n"
+          "                if index:\n"
+          "                    part[i] = 0\n"
+          "        if index + 1 == read(&door.control.slabs_used):\n"
+          "            for outcome in range(OUTCOMES):\n"
+          "                for i in range(n):\n"
+          "                    write(count_of(door, slab_at(door, 0), 0, outcome, 0) + i, total[outcome * n + i])\n"),
+        )],
+        "core/test_engine_errors.py::test_looking_writes_nothing",
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Copy:
+    return Copy(tmp_path_factory.mktemp("copy"))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="one of the tests forks")
+def test_an_unchanged_copy_passes_what_finds_the_defects(
+    copy: Copy, record_property: Callable[[str, Any], None]
+) -> None:
+    copy.build()
+    named = sorted({test for _, test in DEFECTS.values()})
+    status, told = copy.test(*named, timeout_s=600)
+    assert status == 0, told
+    record_property("tests", int(re.findall(r"(\d+) passed", told)[-1]))
+
+
+@pytest.mark.parametrize("name", DEFECTS)
+def test_a_seeded_defect_is_found(copy: Copy, name: str, record_property: Callable[[str, Any], None]) -> None:
+    changes, named = DEFECTS[name]
+    with copy.changed(changes):
+        copy.build()
+        begun = time.monotonic()
+        status, told = copy.test(named)
+        assert status == 1, f"not found: {name}\n{told[-3000:]}"
+        assert re.search(rf"^FAILED tests/{re.escape(named)}", told, re.MULTILINE), told[-3000:]
+        assert "Timeout" not in told and "HANGS" not in told, told[-3000:]
+        record_property("defects_found", 1)
+        record_property("found_by", named)
+        record_property("found_in_s", round(time.monotonic() - begun, 1))
