@@ -162,7 +162,7 @@ DEFECTS: dict[str, tuple[list[Change], str]] = {
                 "        tat = read(word)\n        if swap_if(word, &tat, plus(now, base + given * interval)):\n",
             )
         ],
-        THREADS + "batches_of_several_threads_admit_exactly_what_one_would",
+        THREADS + "batches_of_many_users_charge_every_bucket_for_what_they_admit",
     ),
     "a common counter is read, then written": (
         [(DECIDE, "    if shared:\n        add(cell, amount)\n", "    if False:\n        add(cell, amount)\n")],

@@ -104,6 +104,27 @@ def test_batches_of_several_threads_admit_exactly_what_one_would(threads: int) -
     assert block.engine.units()[MEMBER].tolist() == [n * rounds * 8 - room, 0, room, 0]
 
 
+def test_batches_of_many_users_charge_every_bucket_for_what_they_admit() -> None:
+    """A charge for each of two hundred Users in a batch, one straight after the other: threads do meet."""
+    config = Config(4e5, 2e5, allocations={f"User {index}": 1000.0 for index in range(200)}, burst_s=60)
+    block = Block(config, slabs=5)
+    start = [block.engine.words(user)[0] for user in range(1, 201)]
+    users = np.tile(np.arange(1, 201, dtype=np.uint32), 5)
+    srvs = np.zeros(len(users), dtype=np.uint16)
+
+    def work(index: int) -> None:
+        out = np.empty(len(users), dtype=np.uint8)
+        for _ in range(1000):
+            block.engine.admit_many(users, srvs, out, 0)
+            assert (out == 2).all()
+
+    together(4, work)
+    # 4 * 1,000 * 5 units of each of them, of 60,001.
+    interval = S * 128 // 1000
+    charged = [(block.engine.words(user)[0] - at) / interval for user, at in enumerate(start, 1)]
+    assert charged == [20_000] * 200
+
+
 @pytest.mark.parametrize("threads", [2, 4, 8])
 def test_every_decision_is_counted_once_whoever_calls(threads: int) -> None:
     """Scalar calls, batches and control ticks at once, on a moving clock: offered is the sum of the outcomes."""
@@ -346,19 +367,20 @@ def test_a_tick_and_scalar_calls_charge_the_backlog_for_every_unit_once() -> Non
 @pytest.mark.skipif(not getattr(sys, "_is_gil_enabled", lambda: True)(), reason="without a GIL nobody waits")
 def test_no_scalar_call_runs_beside_a_tick() -> None:
     """Both write what the process's slab holds back. Nobody else gets the GIL here unless the tick gives it away."""
-    block = Block(Config(200, 100, allocations={"Northern Energy": 10.0}, tick_s=0.01), spare_slots=2000)
+    # So many Users that a tick takes longer than waking a thread.
+    block = Block(Config(2e5, 1e5, allocations={f"User {index}": 1.0 for index in range(5000)}, tick_s=0.02))
     gate, ran = threading.Lock(), []
     gate.acquire()
     thread = threading.Thread(target=lambda: (gate.acquire(), ran.append(True)))
     thread.start()
     sys.setswitchinterval(100)
     gate.release()
-    for turn in range(2000):
-        block.engine.tick(turn * 10_000_000)
+    for turn in range(1, 301):
+        block.engine.tick(turn * 20_000_000)
     before = list(ran)
     sys.setswitchinterval(1e-6)
     thread.join()
-    assert block.engine.state()["ticks"] > 1000
+    assert block.engine.state()["ticks"] == 300
     assert not before
 
 

@@ -37,8 +37,10 @@ EVERY = [
 @pytest.fixture(scope="module")
 def stepper(tmp_path_factory: pytest.TempPathFactory) -> Any:
     made = tmp_path_factory.mktemp("stepper") / "stepper.so"
-    source = Path(__file__).with_name("stepper.c")
-    subprocess.run(["cc", "-O1", "-shared", "-fPIC", "-o", str(made), str(source)], check=True, timeout=50)
+    source = Path(__file__).with_name("stepper.h")
+    subprocess.run(
+        ["cc", "-x", "c", "-O1", "-shared", "-fPIC", "-o", str(made), str(source)], check=True, timeout=50
+    )
     library = ctypes.CDLL(str(made))
     library.step.restype = ctypes.c_long
     library.step.argtypes = [ctypes.c_int, ctypes.c_long, ctypes.c_uint64, ctypes.c_uint64]
