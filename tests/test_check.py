@@ -49,6 +49,13 @@ assert isinstance(LISTED, PriorityList)
 
 #: What is changed, what is told.
 WARNINGS: list[tuple[dict[str, object], str]] = [
+    (
+        {"cluster_url": "redis://store:6379/0"},
+        (
+            "[cluster] url is kept but not used: hosts do not share a state yet, so each host gives every User the "
+            "whole of its allocation; divide allocations and thresholds by the number of hosts."
+        ),
+    ),
     ({"mode": "observe"}, 'mode is "observe": decisions are counted and logged, and nothing is refused.'),
     (
         {"system_capacity": 400},

@@ -62,7 +62,7 @@ def test_numpy_is_the_only_dependency() -> None:
 
 def test_all_names_every_other_extra() -> None:
     extras = PROJECT["project"]["optional-dependencies"]
-    assert set(extras) == {"valkey", "redis", "prometheus", "otel", "envoy", "report", "pdf", "cli", "all"}
+    assert set(extras) == {"prometheus", "otel", "envoy", "report", "pdf", "cli", "all"}
     (everything,) = extras["all"]
     assert set(re.findall(r"\w+", everything.partition("[")[2])) == set(extras) - {"all"}
 

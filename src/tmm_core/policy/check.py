@@ -163,6 +163,11 @@ def _rules(config: Config) -> Iterator[str]:
     threshold, release = config.operating_threshold, config.release_threshold or 0.0
     if config.mode == "observe":
         yield 'mode is "observe": decisions are counted and logged, and nothing is refused.'
+    if config.cluster_url is not None:
+        yield (
+            "[cluster] url is kept but not used: hosts do not share a state yet, so each host gives every User the "
+            "whole of its allocation; divide allocations and thresholds by the number of hosts."
+        )
     if threshold == config.system_capacity:
         yield (
             "operating_threshold is equal to system_capacity: there is no room for what is admitted while the "
