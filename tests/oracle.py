@@ -32,6 +32,9 @@ class Oracle:
         self.names = ["(unknown)"]
         self.srvs = ["(unknown)", *srv_codes()]
         self.own: list[int] = []  # theoretical arrival times
+        self.tried: list[int] = []  # those of the candidate allocations
+        self.trying = ""  # which candidate
+        self.differences: defaultdict[tuple[int, int], int] = defaultdict(int)
         self.spare: list[int] = []
         self.last_place: list[int | None] = []  # of the retry slots given
         self.counts: defaultdict[tuple[int, int, int], int] = defaultdict(int)
@@ -48,8 +51,12 @@ class Oracle:
         self.names += [name for name in config.users if name not in self.names]
         for _ in self.names[len(self.own) :]:
             self.own.append(now * 128)
+            self.tried.append(now * 128)
             self.spare.append(now * 128)
             self.last_place.append(None)
+        if config.candidate_version and config.candidate_version != self.trying:
+            self.tried = list(self.own)  # as if it were put in force now
+        self.trying = config.candidate_version
         threshold, activation = exact(config.operating_threshold), exact(config.activation_s)
         self.unit = -(-SECOND // threshold)
         self.activation = int(activation * SECOND)
@@ -61,6 +68,12 @@ class Oracle:
         self.longest = max(self.costs)
         self.intervals = [self.interval_of(self.allocation(user)) for user in range(len(self.names))]
         self.weights = [self.weight_of(user, self.allocation(user)) for user in range(len(self.names))]
+        self.candidates = [self.interval_of(self.candidate(user)) for user in range(len(self.names))]
+
+    def candidate(self, user: int) -> Fraction:
+        """The candidate's allocation; the pool of unknown Users has the same in both."""
+        found = self.config.candidate_allocations or {}
+        return exact(found.get(self.names[user], 0) if user else self.config.unknown_allocation)
 
     def allocation(self, user: int) -> Fraction:
         config = self.config
@@ -93,7 +106,20 @@ class Oracle:
         self.units[user, outcome] += cost
         if outcome != THROTTLED:
             self.charge(cost, at)
+        if self.trying and outcome != PRIORITY:
+            self.compare(user, outcome, cost, at)
         return SPARE if outcome == THROTTLED and self.config.mode == "observe" else outcome
+
+    def compare(self, user: int, outcome: int, cost: int, at: int) -> None:
+        """Ask the candidate's bucket as the own one was asked, and note where it answers otherwise."""
+        interval = self.candidates[user]
+        within = bool(interval) and self.take(self.tried, user, interval, self.tolerance, cost, at)
+        if outcome == WITHIN and not within:
+            self.differences[user, 0] += cost
+            self.differences[user, 1] += cost * self.active
+        if outcome != WITHIN and within:
+            self.differences[user, 2] += cost
+            self.differences[user, 3] += cost * (outcome == THROTTLED)
 
     def ahead(self, tat: int, interval: int, tolerance: int, at: int) -> int:
         """How far a bucket is ahead of now; one that no charge can have put there is full, or long past."""
@@ -180,7 +206,7 @@ class Oracle:
 
     def forget(self, at: int, *, long: bool) -> None:
         for user in range(len(self.names)):
-            for words in (self.own, self.spare):
+            for words in (self.own, self.spare, *([self.tried] if self.trying else [])):
                 if long or abs(words[user] - at) > FAR:
                     words[user] = at
             place = self.last_place[user]

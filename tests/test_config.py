@@ -249,7 +249,8 @@ CHANGES: dict[str, Any] = {
 }  # fmt: skip
 NO_CHANGES: dict[str, Any] = {
     "max_users": 9, "shared": "tmm", "cluster_url": "redis://x", "event_log": "e.db", "source": "a.toml",
-    "allocations_file": "a.csv", "effective_from": date(2026, 12, 1), "categories": {"A": "other"},
+    "allocations_file": "a.csv", "allocations_digest": "0" * 12, "effective_from": date(2026, 12, 1),
+    "categories": {"A": "other"}, "candidate_allocations": {"A": 1.0}, "candidate_file": "b.csv",
 }  # fmt: skip
 
 

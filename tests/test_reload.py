@@ -382,3 +382,24 @@ def test_sighup_asks_for_a_reload_and_reaches_who_was_there_before(world: World)
         assert heard == [signal.SIGHUP]
     finally:
         signal.signal(signal.SIGHUP, previous)
+
+
+def test_a_candidate_is_followed_and_changes_no_version(world: World) -> None:
+    world.look()
+    version = world.mechanism.config.version
+    world.write("next.csv", f"{HEADER}North,other,,5\nSouth,other,,10\n")
+    world.write("tmm.toml", TOML.replace("[files]\n", '[files]\ncandidate_allocations = "next.csv"\n'))
+    assert world.look() == []
+    assert world.look() == ["applied"]
+    first = world.mechanism.config.candidate_version
+    assert first
+    assert first in world.told[-1].message
+    world.write("next.csv", f"{HEADER}North,other,,6\nSouth,other,,10\n")
+    assert world.look() == []
+    assert world.look() == ["applied"]
+    assert world.mechanism.config.candidate_version not in ("", first)
+    world.write("next.csv", f"{HEADER}North,other,,x\n")
+    world.look()
+    assert world.look() == ["refused"]
+    assert world.mechanism.config.candidate_allocations == {"North": 6.0, "South": 10.0}
+    assert world.mechanism.config.version == version

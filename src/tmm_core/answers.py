@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["UNKNOWN", "Decision", "Explanation", "Snapshot", "reason"]
+__all__ = ["UNKNOWN", "Candidate", "Decision", "Difference", "Explanation", "Snapshot", "reason"]
 
 #: Name of the slot that all unknown Users share, and of the number all unknown SRVs share.
 UNKNOWN = "(unknown)"
@@ -22,6 +22,32 @@ class Decision(IntEnum):
     SPARE_CAPACITY = 1
     WITHIN_ALLOCATION = 2
     PRIORITY = 3
+
+
+class Difference(IntEnum):
+    """How a candidate allocation would have decided otherwise."""
+
+    OVER = 0  # inside the allocation in force, over the candidate
+    OVER_WHILE_ACTIVE = 1  # those of them while the Mechanism was active
+    WITHIN = 2  # over the allocation in force, inside the candidate
+    ADMITTED = 3  # those of them that were throttled
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidate:
+    """The candidate allocations, tried beside those in force without effect.
+
+    Attributes
+    ----------
+    version : str
+        `Config.candidate_version`.
+    units : ndarray of int64, shape (users, 4)
+        Units decided otherwise since this candidate is tried; the last axis is indexed by `Difference`.
+        `Difference.OVER_WHILE_ACTIVE` is the most it could throttle in addition: spare capacity may be left.
+    """
+
+    version: str
+    units: np.ndarray[Any, np.dtype[np.int64]] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,6 +78,8 @@ class Snapshot:
         Impossible words met and healed (clocks set back, damaged memory).
     generation : int
         How often terms have been put in force; rises by one each time, in all processes at one moment.
+    candidate : Candidate or None
+        What candidate allocations would have done; None where there are none.
     """
 
     active: bool
@@ -67,6 +95,7 @@ class Snapshot:
     ticks: int = 0
     healed: int = 0
     generation: int = 0
+    candidate: Candidate | None = None
 
 
 @dataclass(frozen=True, slots=True)

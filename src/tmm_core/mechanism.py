@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tmm_core.answers import UNKNOWN, Decision, Explanation, Snapshot, reason
+from tmm_core.answers import UNKNOWN, Candidate, Decision, Difference, Explanation, Snapshot, reason
 from tmm_core.engines import LAYOUT, make_block, native, private_engine, shared_engine, watching_engine
 from tmm_core.errors import ConfigError, MemoryLayoutError, Mistake
 from tmm_core.memory import SharedBlock, path_of
@@ -24,7 +24,16 @@ from tmm_core.terms import LEVEL, RATE, SECOND, named_from, own_files, terms_of,
 if TYPE_CHECKING:
     from tmm_core._core.engine import Engine, Gate, Lane
 
-__all__ = ["UNKNOWN", "Decision", "Explanation", "Mechanism", "Snapshot", "terms_of"]
+__all__ = [
+    "UNKNOWN",
+    "Candidate",
+    "Decision",
+    "Difference",
+    "Explanation",
+    "Mechanism",
+    "Snapshot",
+    "terms_of",
+]
 
 _log = logging.getLogger("tmm_core")
 _living: weakref.WeakSet[Mechanism] = weakref.WeakSet()
@@ -38,13 +47,16 @@ class _View(NamedTuple):
     slots: dict[str, int]  # by name, also of Users that are no longer named
     ids: dict[str, int]  # by name and identifier
     generation: int
+    differences: list[list[int]]  # by slot, when the candidate allocations were first tried
 
     @classmethod
-    def of(cls, config: Config, users: list[str], generation: int) -> _View:
+    def of(
+        cls, config: Config, users: list[str], generation: int, differences: list[list[int]] | None = None
+    ) -> _View:
         slots = {name: slot for slot, name in enumerate(users)}
         ids = {name: slots[name] for name in config.users}
         ids.update((user_id, slots[owner]) for user_id, owner in config.user_ids.items())
-        return cls(config, slots, ids, generation)
+        return cls(config, slots, ids, generation, differences or [])
 
 
 class Mechanism:
@@ -218,7 +230,8 @@ class Mechanism:
             )
         config = named.config if own is None else own_files(named.config, own)
         mechanism = cls.__new__(cls)
-        mechanism._begin(engine, named.srvs, _View.of(config, named.users, generation), start, block)
+        view = _View.of(config, named.users, generation, named.differences)
+        mechanism._begin(engine, named.srvs, view, start, block)
         return mechanism
 
     def user(self, user_id: str) -> int:
@@ -323,7 +336,16 @@ class Mechanism:
             ticks=state["ticks"],
             healed=state["healed"],
             generation=view.generation,
+            candidate=self._candidate(view, counts.shape[0]),
         )
+
+    def _candidate(self, view: _View, users: int) -> Candidate | None:
+        if not view.config.candidate_version:
+            return None
+        units = self._engine.differences()[:users]
+        before = np.array(view.differences[:users], dtype=np.int64).reshape(-1, units.shape[1])
+        units[: len(before)] -= before
+        return Candidate(view.config.candidate_version, units)
 
     def explain(self, user_id: str, srv_code: str, *, now: int | None = None) -> Explanation:
         """Say what would be decided now, and why, in one sentence; charges nothing. *Thread-safe.*"""
@@ -399,7 +421,8 @@ class Mechanism:
         try:
             generation, text = block.read_terms(lambda: self._engine.generation)
             named = named_from(text, block.header.block_id, block.path)
-            view = _View.of(own_files(named.config, view.config), named.users, generation)
+            config = own_files(named.config, view.config)
+            view = _View.of(config, named.users, generation, named.differences)
         except MemoryLayoutError as error:
             # Slots stay valid: go on with the names that are known rather than stop deciding.
             _log.error("the names of the terms in force cannot be read, older ones stay: %s", error)
@@ -430,12 +453,16 @@ class Mechanism:
             raise ConfigError(Mistake(fault, field="priority"))
         settings, rules, services = terms_of(config, users, srvs)
         generation = self._engine.generation + 1
+        differences = view.differences
+        if config.candidate_version != view.config.candidate_version:
+            # Counts are never set back: a new candidate's begin where they stand now.
+            differences = self._engine.differences().tolist() if config.candidate_version else []
         if block is not None:
             block.make_room(len(users))
-            block.write_terms(generation, text_of(config, users, srvs, block.header.block_id))
+            block.write_terms(generation, text_of(config, users, srvs, block.header.block_id, differences))
         self._engine.apply(settings, rules, services, now)
         # In one store: a gate that looks in between sees the old generation and looks again.
-        self._view = _View.of(config, users, self._engine.generation)
+        self._view = _View.of(config, users, self._engine.generation, differences)
         if block is not None:
             block.forget_terms(generation)
 

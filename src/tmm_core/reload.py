@@ -278,7 +278,8 @@ class Reloader:
     def _apply(self, config: Config, at: datetime, asked: bool) -> list[Reload]:
         before = self.mechanism.config
         # A worker that shares a block may find the work done by another one, which read the same files.
-        if replace(config, source=before.source, allocations_file=before.allocations_file) == before:
+        own = {name: getattr(before, name) for name in ("source", "allocations_file", "candidate_file")}
+        if replace(config, **own) == before:
             told = f"configuration {config.version} is in force already: nothing changed"
             return [Reload("unchanged", at, config.version, before.version, told)] if asked else []
         try:
@@ -288,6 +289,8 @@ class Reloader:
         told = f"configuration {config.version} is in force, in place of {before.version}"
         if config.effective_from is not None:
             told += f"; allocations of {config.effective_from}"
+        if config.candidate_version != before.candidate_version:
+            told += f"; candidate allocations {config.candidate_version or 'none'}"
         differing = [name for name in _AT_START if getattr(config, name) != getattr(before, name)]
         if differing:
             told += f"; not before the next start: {', '.join(differing)}"
@@ -335,7 +338,7 @@ class Reloader:
             pass
         else:
             named = (
-                [files.get(key) for key in ("allocations", "priority_list")]
+                [files.get(key) for key in ("allocations", "candidate_allocations", "priority_list")]
                 if isinstance(files, dict)
                 else []
             )

@@ -47,8 +47,9 @@ def terms_of(
     Returns
     -------
     settings : dict of str to int
-    rules : ndarray of int64, shape (users, 4)
-        Interval, tolerance and share interval in stamps, weight in 1/1024 units per second.
+    rules : ndarray of int64, shape (users, 5)
+        Interval, tolerance and share interval in stamps, weight in 1/1024 units per second, interval of the
+        candidate allocation in stamps.
     services : ndarray of uint32, shape (srvs,)
         cost * 2 + priority.
 
@@ -68,6 +69,8 @@ def terms_of(
             max(int(threshold * _exact(config.activation_s) / _CHARGE_BLOCK), 1), _CHARGE_BLOCK
         ),
         "longest_cost": max(costs),
+        # A number for each: the core need only tell one from another, and none.
+        "candidate": int(config.candidate_version, 16) + 1 if config.candidate_version else 0,
         "sharing": _SHARINGS[config.sharing],
         "spare_tolerance": int(_SPARE_BURST_S * SECOND),
         "tick_ns": max(int(_exact(config.tick_s) * 1_000_000_000), _TICK_NS_PER_USER * len(users)),
@@ -80,20 +83,28 @@ def terms_of(
     }
     tolerance = int(_exact(config.burst_s) * SECOND)
     spare_weight = _exact(config.spare_weight)
-    terms: dict[float, tuple[int, int, int, int]] = {}  # many Users have the same allocation
+    candidates = config.candidate_allocations
+    terms: dict[
+        tuple[float, float], tuple[int, int, int, int, int]
+    ] = {}  # many Users have the same allocation
     rows = []
     for slot, name in enumerate(users):
         allocation = config.allocations.get(name, 0.0) if slot else config.unknown_allocation
-        key = allocation if slot else -1.0
+        candidate = allocation if candidates is None or not slot else candidates.get(name, 0.0)
+        key = (allocation if slot else -1.0, candidate)
         row = terms.get(key)
         if row is None:
             rate = _exact(allocation)
             weight = max(int((rate if slot and rate else spare_weight) * RATE), _LEAST_WEIGHT)
-            row = (int(SECOND / rate) if rate else 0, tolerance, SECOND * RATE // weight, weight)
+            row = (_interval(rate), tolerance, SECOND * RATE // weight, weight, _interval(_exact(candidate)))
             terms[key] = row
         rows.append(row)
     services = [cost * 2 + (code in config.priority_srvs) for code, cost in zip(srvs, costs, strict=True)]
     return settings, np.array(rows, dtype=np.int64), np.array(services, dtype=np.uint32)
+
+
+def _interval(rate: Fraction) -> int:
+    return int(SECOND / rate) if rate else 0
 
 
 def _exact(value: float) -> Fraction:
@@ -102,7 +113,7 @@ def _exact(value: float) -> Fraction:
 
 
 # What differs between processes and decides nothing, and what others need not know.
-_OWN_FIELDS = ("source", "allocations_file", "shared", "cluster_url")
+_OWN_FIELDS = ("source", "allocations_file", "candidate_file", "shared", "cluster_url")
 
 
 class Named(NamedTuple):
@@ -111,9 +122,16 @@ class Named(NamedTuple):
     config: Config
     users: list[str]
     srvs: list[str]
+    differences: list[list[int]]
 
 
-def text_of(config: Config, users: Sequence[str], srvs: Sequence[str], block_id: str) -> bytes:
+def text_of(
+    config: Config,
+    users: Sequence[str],
+    srvs: Sequence[str],
+    block_id: str,
+    differences: Sequence[Sequence[int]] = (),
+) -> bytes:
     """Return names and configuration as JSON: what `named_from` reads.
 
     Parameters
@@ -123,11 +141,16 @@ def text_of(config: Config, users: Sequence[str], srvs: Sequence[str], block_id:
         Names by slot.
     block_id : str
         The block they are for.
+    differences : sequence of sequence of int
+        Of candidate allocations, by slot, when these were first tried.
     """
     values = {each.name: _plain(getattr(config, each.name)) for each in fields(config)}
     own = {name: values.pop(name) for name in _OWN_FIELDS}
     del own["cluster_url"]  # may hold a password
-    content = {"block": block_id, "config": values, "files": own, "users": list(users), "srvs": list(srvs)}
+    content = {
+        "block": block_id, "config": values, "files": own, "users": list(users), "srvs": list(srvs),
+        "differences": [list(row) for row in differences],
+    }  # fmt: skip
     return json.dumps(content, ensure_ascii=True, allow_nan=False).encode("ascii")
 
 
@@ -154,7 +177,10 @@ def named_from(text: bytes, block_id: str, path: str) -> Named:
         users, srvs = content["users"], content["srvs"]
         if not all(isinstance(name, str) for name in (*users, *srvs)) or len(set(users)) != len(users):
             raise ValueError("names that are no distinct texts")
-        return Named(Config(**values), users, srvs)
+        differences = content["differences"]
+        if not all(len(row) == 4 and all(type(cell) is int for cell in row) for row in differences):
+            raise ValueError("differences that are no rows of four counts")
+        return Named(Config(**values), users, srvs, differences)
     except (ValueError, TypeError, KeyError, AttributeError, TMMError) as error:
         raise MemoryLayoutError(f"{path}: found names that cannot be read: {error}") from None
 

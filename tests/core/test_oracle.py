@@ -30,6 +30,8 @@ def config_number(seed: int) -> Config:
     choose = random.Random(seed).choice
     threshold = choose([40.0, 100.0, 1000.0])
     shares = [choose([0.0, 0.001, 0.1, 0.25, 0.3]), choose([0.0, 0.1, 0.25]), 0.0]
+    tried = [choose([0.0, 0.001, 0.1, 0.3]), choose([0.0, 0.1, 0.25]), choose([0.0, 0.05])]
+    candidate = {name: share * threshold for name, share in zip(NAMES, tried, strict=True)}
     return Config(
         2 * threshold, threshold,
         allocations={name: share * threshold for name, share in zip(NAMES, shares, strict=True)},
@@ -44,6 +46,7 @@ def config_number(seed: int) -> Config:
         mode=choose(["enforce", "enforce", "observe"]),
         unknown_allocation=choose([0.0, 2.0]),
         spare_weight=choose([1.0, 5.0]),
+        candidate_allocations=choose([None, candidate, candidate]),
         max_users=8,
     )  # fmt: skip
 
@@ -137,6 +140,10 @@ def test_engine_and_oracle_decide_alike(first: Config, trace: list[Any]) -> None
     assert {(u, o): int(units[u, o]) for u, o in np.argwhere(units)} == {
         at: n for at, n in oracle.units.items() if n
     }
+    differences = mechanism.engine.differences()
+    assert {(u, d): int(differences[u, d]) for u, d in np.argwhere(differences)} == {
+        at: n for at, n in oracle.differences.items() if n
+    }
 
 
 blocks = st.lists(
@@ -174,6 +181,7 @@ def test_admit_many_leaves_the_words_a_loop_of_admit_at_leaves(
         assert whole.pending() == single.pending()
         assert np.array_equal(whole.engine.counts(), single.engine.counts())
         assert np.array_equal(whole.engine.units(), single.engine.units())
+        assert np.array_equal(whole.engine.differences(), single.engine.differences())
         assert whole.engine.state()["healed"] == single.engine.state()["healed"]
 
 

@@ -125,7 +125,7 @@ def test_every_kind_of_row_is_found_again(tmp_path: Path) -> None:
     )
     with EventLog(tmp_path / "events.db", at_ms=NOON) as log:
         log.append(rows)
-        assert log.last_configuration() == config.version
+        assert log.last_configuration() == (config.version, "")
         assert [each.event for each in log.open_events("f00d")] == ["f00d/1"]
         # Once more: what has a key adds up or is replaced, what is a list grows.
         log.append(rows)

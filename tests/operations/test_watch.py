@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -201,6 +203,24 @@ def test_a_new_configuration_is_logged_with_who_approved_its_list(world: World) 
     again.step()
     again.flush()
     assert len(world.rows("SELECT * FROM configurations")) == 2, "a restart puts nothing in force"
+
+
+def test_a_candidate_is_logged_with_the_configuration_it_is_tried_beside(world: World) -> None:
+    watcher = world.watch()
+    config = world.mechanism.config
+    tried = replace(config, candidate_allocations={NORTH: 25.0})
+    for each in (tried, replace(tried, candidate_allocations={NORTH: 26.0}), config):
+        world.quiet(1, watcher)
+        world.mechanism.apply(each, now=world.mono_ns())
+    world.quiet(1, watcher)
+    watcher.flush()
+    rows = world.rows("SELECT version, description FROM configurations ORDER BY from_ms")
+    assert {version for version, _ in rows} == {config.version}, "it decides nothing"
+    candidates = [json.loads(description)["candidate"] for _, description in rows]
+    assert [None if each is None else each["allocations"] for each in candidates] == [
+        None, {NORTH: 25.0}, {NORTH: 26.0}, None,
+    ]  # fmt: skip
+    assert candidates[1]["version"] == tried.candidate_version
 
 
 def test_priority_traffic_above_its_plan_is_logged(world: World) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -131,3 +133,49 @@ def test_explain_asks_the_gateways_block(toml: Path, capsys: pytest.CaptureFixtu
         assert told["asked"].startswith("the gateways' block")
         assert told["decision"] == "SPARE_CAPACITY"
     assert "inactive" in told["sentence"]
+
+
+def test_status_shows_the_digest_that_allocate_showed(toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = (toml.parent / "allocations.csv").read_bytes()
+    with Mechanism.open(toml):
+        found = status(toml, capsys)
+        # As `tmm allocate` has it: SHA-256 over the file, twelve digits.
+        assert found["allocations"] == {
+            "file": None, "digest": hashlib.sha256(data).hexdigest()[:12], "effective_from": None,
+        } | {"file": found["allocations"]["file"]}  # type: ignore[index]  # fmt: skip
+        assert main(["status", "-c", str(toml)]) == 0
+        assert hashlib.sha256(data).hexdigest()[:12] in capsys.readouterr().out
+
+
+def test_status_shows_what_a_candidate_would_have_decided(
+    toml: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (toml.parent / "next.csv").write_text(CSV + "Northern Energy,large-supplier,,4\n", encoding="utf-8")
+    toml.write_text(TOML.replace("[state]", 'candidate_allocations = "next.csv"\n[state]'), encoding="utf-8")
+    with Mechanism.open(toml) as one, Mechanism.open(toml) as two:
+        user, srv = one.user("Northern Energy"), one.srv("4.1.1")
+        assert status(toml, capsys)["candidate"]["users"] == []  # type: ignore[index]
+        # A burst at once: 1 s of 10 units per second and one more are inside, of 4 units per second 5.
+        for _ in range(11):
+            one.admit_at(user, srv, 10**15)
+        candidate = status(toml, capsys)["candidate"]
+        assert candidate["version"] == one.config.candidate_version  # type: ignore[index]
+        assert candidate["users"] == [  # type: ignore[index]
+            {
+                "user": "Northern Energy", "allocation": 10.0, "candidate": 4.0,
+                "over": 6, "over_while_active": 0, "within": 0, "admitted": 0,
+            }
+        ]  # fmt: skip
+        assert main(["status", "-c", str(toml)]) == 0
+        shown = capsys.readouterr().out
+        assert (
+            f"candidate allocations {one.config.candidate_version}, without effect; Users decided otherwise: 1"
+            in shown
+        )
+        # Another candidate in another process: counts begin at nothing, in all of them.
+        two.apply(replace(two.config, candidate_allocations={"Northern Energy": 5.0}))
+        assert status(toml, capsys)["candidate"]["users"] == []  # type: ignore[index]
+        assert one.snapshot().candidate is not None
+        assert one.snapshot().candidate.version == two.config.candidate_version  # type: ignore[union-attr]
+        two.apply(replace(two.config, candidate_allocations=None))
+        assert status(toml, capsys)["candidate"] is None

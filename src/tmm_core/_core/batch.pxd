@@ -10,8 +10,8 @@ from libc.stdlib cimport calloc, free
 from .atomic cimport add, read, recheck, swap_if
 from .clock cimport clock_exact
 from .decide cimport (
-    Terms, active, backlog_at, charge_load, count, decide_at_once, decide_fully, likely, read_plan, read_terms, take,
-    unlikely,
+    Candidate, Terms, active, backlog_at, charge_load, compare, count, decide_at_once, decide_fully, likely,
+    read_candidate, read_plan, read_terms, take, tell_difference, unlikely,
 )
 from .gcra cimport ahead, base_of, plus, room_in, stamp_of
 from .layout cimport (
@@ -26,6 +26,7 @@ cdef enum:
     GROUP_MAX = 1048576             # more are decided in pieces: tallies are 32-bit words
     REST_OF_STATE = 256             # requests decided one by one while the state may change
     ANY_SRV = 65536                 # values of an SRV's number
+    PLENTY = GROUP_MAX + 1          # own grants that no group uses up
 
 cdef extern from * nogil:
     """
@@ -42,7 +43,7 @@ cdef struct Tally:                  # one User's part of a batch
     uint32_t own                    # requests the own bucket still grants, or ALL or EACH
     uint32_t spare                  # requests the spare bucket still grants, or ALL or EACH
     int64_t* row                    # its counters in the batch's slab
-    int64_t padding                 # to half a cache line: an index is a shift
+    int64_t ask_candidate           # its bucket is to be asked for every request
 
 
 cdef struct Workspace:              # one thread's; the tallies are all zero between batches
@@ -101,6 +102,7 @@ cdef struct Batch:
     bint shared
     bint uniform
     bint observe
+    bint candidate                  # an allocation beside the real one is tried
 
 
 cdef inline bint repeats(Door* door, Workspace* work, Batch* batch, int64_t start) noexcept nogil:
@@ -191,21 +193,29 @@ cdef inline int64_t grant(int64_t* word, int64_t interval, int64_t tolerance, in
             return given
 
 
+cdef inline int64_t grant_in_time(int64_t* word, int64_t interval, int64_t tolerance, int64_t wanted, Batch* batch,
+                                  int64_t longest_cost, SlabHead* slab) noexcept nogil:
+    """Charge a bucket as `grant` does, never refusing by a clock read a whole batch ago."""
+    cdef int64_t given = grant(word, interval, tolerance, wanted, batch.uniform, longest_cost, stamp_of(batch.now),
+                               slab)
+    cdef int64_t more
+    if 0 <= given < wanted and batch.clock_is_ours:
+        more = grant(word, interval, tolerance, wanted - given, batch.uniform, longest_cost,
+                     stamp_of(clock_exact()), slab)
+        given = more if more < 0 else given + more
+    return given
+
+
 cdef inline void grant_own(Door* door, SlabHead* slab, Terms* terms, Rule* rule, Batch* batch, uint32_t user,
                            Tally* one, int64_t* given) noexcept nogil:
     """Ask the User's own bucket for its part of the batch."""
-    cdef int64_t wanted = ordinary(one), more
+    cdef int64_t wanted = ordinary(one)
     given[0] = 0
     one.own = 0
     if rule.interval == 0:
         return
-    given[0] = grant(&door.words[user].tat, rule.interval, rule.tolerance, wanted, batch.uniform,
-                     terms.longest_cost, stamp_of(batch.now), slab)
-    if 0 <= given[0] < wanted and batch.clock_is_ours:
-        # Never refuse by a clock read a whole batch ago.
-        more = grant(&door.words[user].tat, rule.interval, rule.tolerance, wanted - given[0], batch.uniform,
-                     terms.longest_cost, stamp_of(clock_exact()), slab)
-        given[0] = more if more < 0 else given[0] + more
+    given[0] = grant_in_time(&door.words[user].tat, rule.interval, rule.tolerance, wanted, batch,
+                             terms.longest_cost, slab)
     if given[0] < 0:
         given[0] = 0
         one.own = EACH
@@ -231,6 +241,28 @@ cdef inline void grant_spare(Door* door, SlabHead* slab, Terms* terms, Rule* rul
                          stamp_of(batch.now), NULL)
         one.spare = EACH if given[0] < 0 else ALL if given[0] == wanted else <uint32_t>given[0]
         given[0] = max(given[0], <int64_t>0)
+
+
+cdef inline void grant_candidate(Door* door, SlabHead* slab, Batch* batch, uint32_t user, Tally* one, int64_t own,
+                                 int64_t spare) noexcept nogil:
+    """Ask the candidate's bucket for the User's part of the batch, or leave it to be asked for every request."""
+    cdef Candidate terms
+    cdef int64_t given = 0
+    one.ask_candidate = False
+    if not ordinary(one) or not read_candidate(door, user, 0, &terms):
+        return
+    if one.own == EACH or one.spare == EACH:
+        given = -1
+    elif terms.interval:
+        given = grant_in_time(&door.words[user].candidate_tat, terms.interval, terms.tolerance, ordinary(one), batch,
+                              terms.longest_cost, NULL)
+    if given >= 0:
+        tell_difference(door, slab, user, own, spare, given, batch.shared)
+        return
+    one.ask_candidate = True
+    if one.own == ALL:
+        # One by one in pass 2: the same grants, but not by the tables.
+        one.own = PLENTY
 
 
 cdef inline int64_t level_now(Door* door, SlabHead* slab, Terms* terms, int64_t now) noexcept nogil:
@@ -273,6 +305,7 @@ cdef inline int64_t tally_terms(Door* door, SlabHead* slab, Workspace* work, Bat
     while True:
         generation = read_terms(door, 0, 0, terms)
         batch.uniform = read(&door.control.settings[generation & 1].uniform)
+        batch.candidate = read(&door.control.settings[generation & 1].candidate) != 0
         for i in range(door.srv_slots):
             service = door.services[(generation & 1) * door.srv_slots + i]
             work.answers[i] = PRIORITY if service & 1 else WITHIN_ALLOCATION
@@ -320,6 +353,8 @@ cdef inline int64_t grant_all(Door* door, SlabHead* slab, Workspace* work, Batch
         count(units + SPARE_CAPACITY, spare, batch.shared)
         if one.own != EACH and one.spare != EACH:
             count(units + THROTTLED, wanted - own - spare, batch.shared)
+        if unlikely(batch.candidate):
+            grant_candidate(door, slab, batch, user, one, own, spare)
     return admitted
 
 
@@ -381,6 +416,8 @@ cdef inline int hand_to(Door* door, SlabHead* slab, Workspace* work, Batch* batc
         count(units_of(slab, user) + outcome, cost, batch.shared)
         if outcome != THROTTLED:
             admitted[0] += cost
+    if unlikely(batch.candidate) and one.ask_candidate and outcome != PRIORITY:
+        compare(door, slab, user, srv, outcome, batch.now, batch.clock_is_ours, batch.shared)
     count(count_of(door, slab, user, outcome, srv), 1, batch.shared)
     return outcome
 
@@ -412,6 +449,8 @@ cdef inline void decide_each(Door* door, SlabHead* slab, Batch* batch, int64_t s
             outcome = decide_fully(door, slab, user, srv, clock_exact() if batch.clock_is_ours else batch.now,
                                    batch.shared)
             generation = read_plan(door.control, &plan)
+        if unlikely(plan.candidate != 0):
+            compare(door, slab, user, srv, outcome, batch.now, batch.clock_is_ours, batch.shared)
         batch.out[i] = SPARE_CAPACITY if batch.observe and outcome == THROTTLED else outcome
 
 

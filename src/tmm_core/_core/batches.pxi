@@ -54,4 +54,6 @@ cdef tuple admit_recorded(Engine self, uint32_t user, uint32_t srv, int64_t at):
         return self.admit_at(user, srv, at), None
     add(count_of(&self.door, self.slab, user, THROTTLED, srv), 1)
     add(units_of(self.slab, user) + THROTTLED, grounds["cost"])
+    if self.settings_now().candidate:
+        compare(&self.door, self.slab, user, srv, THROTTLED, at, False, True)
     return self.answer(THROTTLED), grounds

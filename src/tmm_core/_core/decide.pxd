@@ -10,8 +10,9 @@ from .atomic cimport add, read, read_published, recheck, swap_if, write
 from .clock cimport clock_exact
 from .gcra cimport ahead, base_of, plus, stamp_of
 from .layout cimport (
-    FIRST_COME, HARD, PRIORITY, SPARE_CAPACITY, THROTTLED, WITHIN_ALLOCATION,
-    Control, Door, Rule, Settings, SlabHead, count_of, slab_at, units_of,
+    CANDIDATE_ADMITTED, CANDIDATE_OVER, CANDIDATE_OVER_ACTIVE, CANDIDATE_WITHIN, FIRST_COME, HARD, PRIORITY,
+    SPARE_CAPACITY, THROTTLED, WITHIN_ALLOCATION, Control, Door, Rule, Settings, SlabHead, count_of, differences_of,
+    slab_at, units_of,
 )
 from .load cimport charge_backlog, waiting
 from .sharing cimport spare_interval
@@ -34,6 +35,7 @@ cdef struct Terms:                  # one version of everything a decision needs
     int64_t ceiling
     int64_t charge_block
     int64_t longest_cost
+    int64_t candidate
     int64_t sharing
     int64_t spare_tolerance
     uint32_t service
@@ -71,7 +73,7 @@ cdef inline bint take(int64_t* word, int64_t interval, int64_t tolerance, int64_
     """Charge a bucket if it conforms: one compare-and-swap. A refusal writes nothing.
 
     `slab` counts an impossible word. It is NULL for a spare bucket, whose terms move with the level: further ahead than
-    the level of now could have put it is nothing wrong there.
+    the level of now could have put it is nothing wrong there. It is NULL for a candidate's as well: no effect.
     """
     cdef int64_t tat = read(word)
     cdef int64_t base
@@ -167,10 +169,12 @@ cdef inline int decide(Door* door, SlabHead* slab, uint32_t user, uint32_t srv, 
     cdef Terms terms
     cdef int64_t generation = read_plan(door.control, &terms)
     cdef int outcome = decide_at_once(door, slab, &terms, generation, user, srv, now, shared)
-    if likely(outcome >= 0):
-        return outcome
-    # A clock read too early must not refuse anybody: ask once more, with the exact time.
-    return decide_fully(door, slab, user, srv, clock_exact() if clock_is_ours else now, shared)
+    if unlikely(outcome < 0):
+        # A clock read too early must not refuse anybody: ask once more, with the exact time.
+        outcome = decide_fully(door, slab, user, srv, clock_exact() if clock_is_ours else now, shared)
+    if unlikely(terms.candidate != 0):
+        compare(door, slab, user, srv, outcome, now, clock_is_ours, shared)
+    return outcome
 
 
 cdef inline int64_t read_plan(Control* control, Terms* terms) noexcept nogil:
@@ -182,6 +186,7 @@ cdef inline int64_t read_plan(Control* control, Terms* terms) noexcept nogil:
     terms.activation = read(&settings.activation)
     terms.ceiling = read(&settings.ceiling)
     terms.charge_block = read(&settings.charge_block)
+    terms.candidate = read(&settings.candidate)
     return generation
 
 
@@ -235,3 +240,66 @@ cdef inline int decide_fully(Door* door, SlabHead* slab, uint32_t user, uint32_t
         charge_load(door, slab, &terms, cost, stamp, now, shared)
     tell(door, slab, user, srv, outcome, cost, shared)
     return outcome
+
+
+# ---- the candidate allocation beside the real one: one more bucket a User, asked once the decision is made
+
+cdef struct Candidate:              # its terms for one User and SRV, all of one generation
+    int64_t interval
+    int64_t tolerance
+    int64_t longest_cost
+    int64_t cost
+
+
+cdef inline bint read_candidate(Door* door, uint32_t user, uint32_t srv, Candidate* terms) noexcept nogil:
+    """Copy the candidate's terms; False where there is none."""
+    cdef Control* control = door.control
+    cdef int64_t generation = read_published(&control.generation), half, candidate
+    while True:
+        half = generation & 1
+        candidate = read(&control.settings[half].candidate)
+        terms.longest_cost = read(&control.settings[half].longest_cost)
+        terms.tolerance = read(&door.rules[user].half[half].tolerance)
+        terms.interval = read(&door.words[user].candidate_interval[half])
+        terms.cost = door.services[half * door.srv_slots + srv] >> 1
+        if recheck(&control.generation) == generation:
+            return candidate != 0
+        generation = read_published(&control.generation)
+
+
+cdef inline bint conforms_to(Door* door, uint32_t user, Candidate* terms, int64_t now,
+                             bint clock_is_ours) noexcept nogil:
+    """Whether the candidate's bucket conforms, as the own bucket would be asked; it is charged."""
+    cdef int64_t* word = &door.words[user].candidate_tat
+    if terms.interval == 0:
+        return False
+    if take(word, terms.interval, terms.tolerance, terms.cost, terms.longest_cost, stamp_of(now), NULL):
+        return True
+    return clock_is_ours and take(word, terms.interval, terms.tolerance, terms.cost, terms.longest_cost,
+                                  stamp_of(clock_exact()), NULL)
+
+
+cdef inline void tell_difference(Door* door, SlabHead* slab, uint32_t user, int64_t own, int64_t spare,
+                                 int64_t candidate, bint shared) noexcept nogil:
+    """Count what the candidate admits otherwise, of units in a row: `own`, then `spare`, then throttled ones."""
+    cdef int64_t* cells = differences_of(door, slab, user)
+    if own > candidate:
+        count(cells + CANDIDATE_OVER, own - candidate, shared)
+        if active(door.control):
+            count(cells + CANDIDATE_OVER_ACTIVE, own - candidate, shared)
+    elif candidate > own:
+        count(cells + CANDIDATE_WITHIN, candidate - own, shared)
+        if candidate > own + spare:
+            count(cells + CANDIDATE_ADMITTED, candidate - own - spare, shared)
+
+
+cdef inline void compare(Door* door, SlabHead* slab, uint32_t user, uint32_t srv, int outcome, int64_t now,
+                         bint clock_is_ours, bint shared) noexcept nogil:
+    """Ask the candidate's bucket too, and count where it answers otherwise than the own one did."""
+    cdef Candidate terms
+    cdef bint within
+    if outcome == PRIORITY or not read_candidate(door, user, srv, &terms):
+        return
+    within = conforms_to(door, user, &terms, now, clock_is_ours)
+    tell_difference(door, slab, user, terms.cost if outcome == WITHIN_ALLOCATION else 0,
+                    terms.cost if outcome == SPARE_CAPACITY else 0, terms.cost if within else 0, shared)

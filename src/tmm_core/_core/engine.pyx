@@ -16,15 +16,17 @@ from .arrays cimport check_arrays, first_beyond
 from .atomic cimport add, publish, read, read_published, swap_if, write
 from .batch cimport Batch, Workspace, clamped, decide_batch, decide_each, free_workspace, make_workspace
 from .clock cimport clock_early, clock_exact, clock_step
-from .decide cimport FREE_THREADED, decide
+from .decide cimport FREE_THREADED, compare, decide
 from .gcra cimport stamp_of
 from .layout cimport (
-    LAYOUT_VERSION, LINE, OUTCOMES, SPARE_CAPACITY, THROTTLED, Control, Door, Rule, Rules, Settings, SlabHead, Words,
-    block_size, count_of, open_door, slab_at, units_of,
+    DIFFERENCES, LAYOUT_VERSION, LINE, OUTCOMES, SPARE_CAPACITY, THROTTLED, Control, Door, Rule, Rules,
+    Settings, SlabHead, Words, block_size, count_of, differences_of, open_door, slab_at, units_of,
 )
 from .load cimport waiting
 from .retry cimport take_place
-from .terms cimport add_up_counts, add_up_units, begin_block, is_block, look, put_in_force, settings_of
+from .terms cimport (
+    add_up_counts, add_up_differences, add_up_units, begin_block, is_block, look, put_in_force, settings_of,
+)
 from .tick cimport tick, tick_due
 
 import numpy as np
@@ -289,8 +291,9 @@ cdef class Engine:
         ----------
         settings : dict of str to int
             The fields of `Settings` in layout.pxd.
-        rules : ndarray of int64, shape (users, 4)
-            Interval, tolerance, share interval (stamps) and weight (1/1024 units per second), by slot.
+        rules : ndarray of int64, shape (users, 5)
+            Interval, tolerance, share interval (stamps), weight (1/1024 units per second) and interval of the
+            candidate allocation (stamps), by slot.
         services : ndarray of uint32, shape (srvs,)
             cost * 2 + priority.
         now : int
@@ -306,8 +309,8 @@ cdef class Engine:
             raise ValueError("the Mechanism is closed" if self.closed else "the block may only be looked at")
         cdef int64_t[:, ::1] given = np.ascontiguousarray(rules, dtype=np.int64)
         cdef uint32_t[::1] costs = np.ascontiguousarray(services, dtype=np.uint32)
-        if given.shape[0] > self.door.user_slots or given.shape[0] < known or given.shape[1] != 4:
-            raise ValueError(f"rules for {known} to {self.door.user_slots} Users with 4 terms each expected, found "
+        if given.shape[0] > self.door.user_slots or given.shape[0] < known or given.shape[1] != 5:
+            raise ValueError(f"rules for {known} to {self.door.user_slots} Users with 5 terms each expected, found "
                              f"{given.shape[0]} with {given.shape[1]}")
         if costs.shape[0] != self.door.srv_slots:
             raise ValueError(f"{self.door.srv_slots} SRVs expected, found {costs.shape[0]}")
@@ -350,6 +353,13 @@ cdef class Engine:
     def units(self):
         """Return the units decided so far: ndarray of int64, shape (users, 4). *Thread-safe.*"""
         return units_of_users(self)
+
+    def differences(self):
+        """Return the units candidate allocations would have decided otherwise: ndarray of int64, shape (users, 4).
+
+        The last axis is indexed by `Difference`; since the start, all candidates together. *Thread-safe.*
+        """
+        return differences_of_users(self)
 
     def excess(self):
         """Return the units above the allocation by User, 1/1024 units per second: ndarray of int64. *Thread-safe.*"""

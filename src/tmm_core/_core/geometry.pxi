@@ -22,7 +22,8 @@ def slab_ranges(int64_t user_slots, int64_t srvs, int64_t slab, int64_t users):
     cdef SlabHead* head
     open_door(&door, start, user_slots, srvs, slab + 1)
     head = slab_at(&door, slab)
-    return [(<uint8_t*>head - start, <uint8_t*>units_of(head, users) - <uint8_t*>head)] + [
+    return [(<uint8_t*>head - start, <uint8_t*>units_of(head, users) - <uint8_t*>head),
+            (<uint8_t*>differences_of(&door, head, 0) - start, users * DIFFERENCES * 8)] + [
         (<uint8_t*>count_of(&door, head, 0, outcome, 0) - start, users * srvs * 8) for outcome in range(OUTCOMES)]
 
 
@@ -36,12 +37,14 @@ def layout_words():
     cdef SlabHead slab
     return {
         "LAYOUT_VERSION": LAYOUT_VERSION, "LINE": LINE, "OUTCOMES": OUTCOMES,
+        "DIFFERENCES": DIFFERENCES,
         "Settings": sizeof(Settings), "Settings.unit": <char*>&settings.unit - <char*>&settings,
         "Settings.activation": <char*>&settings.activation - <char*>&settings,
         "Settings.brake": <char*>&settings.brake - <char*>&settings,
         "Settings.ceiling": <char*>&settings.ceiling - <char*>&settings,
         "Settings.charge_block": <char*>&settings.charge_block - <char*>&settings,
         "Settings.longest_cost": <char*>&settings.longest_cost - <char*>&settings,
+        "Settings.candidate": <char*>&settings.candidate - <char*>&settings,
         "Settings.sharing": <char*>&settings.sharing - <char*>&settings,
         "Settings.spare_tolerance": <char*>&settings.spare_tolerance - <char*>&settings,
         "Settings.tick_ns": <char*>&settings.tick_ns - <char*>&settings,
@@ -63,7 +66,8 @@ def layout_words():
         "Words.horizon": <char*>&words.horizon - <char*>&words,
         "Words.excess_seen": <char*>&words.excess_seen - <char*>&words,
         "Words.excess_rate": <char*>&words.excess_rate - <char*>&words,
-        "Words.padding": <char*>&words.padding - <char*>&words,
+        "Words.candidate_tat": <char*>&words.candidate_tat - <char*>&words,
+        "Words.candidate_interval": <char*>&words.candidate_interval - <char*>&words,
         "Control": sizeof(Control), "Control.magic": <char*>&control.magic - <char*>&control,
         "Control.layout": <char*>&control.layout - <char*>&control,
         "Control.user_slots": <char*>&control.user_slots - <char*>&control,

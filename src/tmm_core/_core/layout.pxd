@@ -1,7 +1,7 @@
 """Where everything lies in the block: structs of 64-bit words, one concern per cache line.
 
     Control | services[2][srvs] | Rules[users] | Words[users] | slab 0 | slab 1 | ...
-    a slab:  SlabHead | units[users][4] | counts[4][users][srvs]
+    a slab:  SlabHead | units[users][4] | differences[users][4] | counts[4][users][srvs]
 
 Slab 0 is common: several processes may count there, with atomic adds. Every other slab has one writer.
 What is written and what is only read never share a line. Offsets only: the block may be mapped anywhere.
@@ -12,7 +12,8 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t
 cdef enum:
     LINE = 64
     OUTCOMES = 4
-    LAYOUT_VERSION = 1
+    DIFFERENCES = 4
+    LAYOUT_VERSION = 2
     SETTINGS = 20
 
 cdef enum:                         # outcomes, in the order of Decision
@@ -20,6 +21,12 @@ cdef enum:                         # outcomes, in the order of Decision
     SPARE_CAPACITY = 1
     WITHIN_ALLOCATION = 2
     PRIORITY = 3
+
+cdef enum:                         # how a candidate allocation differs, in the order of Difference
+    CANDIDATE_OVER = 0              # inside the allocation, over the candidate
+    CANDIDATE_OVER_ACTIVE = 1       # those of them while the Mechanism was active
+    CANDIDATE_WITHIN = 2            # over the allocation, inside the candidate
+    CANDIDATE_ADMITTED = 3          # those of them that were throttled
 
 cdef enum:                         # rules of sharing
     FAIR = 0
@@ -34,6 +41,7 @@ cdef struct Settings:               # what a configuration fixes for everybody; 
     int64_t ceiling                 # the backlog never counts for more than this
     int64_t charge_block            # units a worker may hold back before it charges the backlog
     int64_t longest_cost            # largest cost of an SRV, units
+    int64_t candidate               # which candidate allocation is beside the real one; 0: none
     int64_t sharing
     int64_t spare_tolerance
     int64_t tick_ns                 # nanoseconds between control ticks
@@ -44,7 +52,7 @@ cdef struct Settings:               # what a configuration fixes for everybody; 
     int64_t users                   # slots in use
     int64_t uniform                 # every cost is 1
     int64_t observe                 # refuse nothing
-    int64_t reserved[4]
+    int64_t reserved[3]
 
 
 cdef struct Rule:                   # a User's terms in one version of the table; half a line
@@ -64,7 +72,8 @@ cdef struct Words:                  # one line, written by this User's decisions
     int64_t horizon                 # last retry slot given
     int64_t excess_seen             # tick: units above the allocation, total when last seen
     int64_t excess_rate             # tick: their rate
-    int64_t padding[3]              # to the end of the line: the next User is another core's
+    int64_t candidate_tat           # bucket of the candidate allocation
+    int64_t candidate_interval[2]   # stamps per unit of it, by generation as the rules; 0: nothing allocated
 
 
 cdef struct Control:
@@ -130,7 +139,7 @@ cdef inline int64_t whole_lines(int64_t nbytes) noexcept nogil:
 
 cdef inline int64_t slab_size(int64_t users, int64_t srvs) noexcept nogil:
     """Bytes of one slab."""
-    return LINE + users * OUTCOMES * 8 + whole_lines(users * srvs * OUTCOMES * 8)
+    return LINE + users * (OUTCOMES + DIFFERENCES) * 8 + whole_lines(users * srvs * OUTCOMES * 8)
 
 
 cdef inline int64_t block_size(int64_t users, int64_t srvs, int64_t slabs) noexcept nogil:
@@ -161,10 +170,15 @@ cdef inline int64_t* units_of(SlabHead* slab, int64_t user) noexcept nogil:
     return <int64_t*>(<uint8_t*>slab + LINE) + user * OUTCOMES
 
 
+cdef inline int64_t* differences_of(Door* door, SlabHead* slab, int64_t user) noexcept nogil:
+    """The User's units that the candidate allocation would have decided otherwise, in this slab."""
+    return <int64_t*>(<uint8_t*>slab + LINE + door.user_slots * OUTCOMES * 8) + user * DIFFERENCES
+
+
 cdef inline int64_t* count_of(Door* door, SlabHead* slab, int64_t user, int64_t outcome, int64_t srv) noexcept nogil:
     """The counter of a User, an outcome and an SRV in this slab.
 
     Most requests have one outcome: its counters lie side by side, so what is written stays in few pages.
     """
-    return (<int64_t*>(<uint8_t*>slab + LINE + door.user_slots * OUTCOMES * 8)
+    return (<int64_t*>(<uint8_t*>slab + LINE + door.user_slots * (OUTCOMES + DIFFERENCES) * 8)
             + (outcome * door.user_slots + user) * door.srv_slots + srv)

@@ -35,6 +35,15 @@ cdef object units_of_users(Engine self):
     return total
 
 
+cdef object differences_of_users(Engine self):
+    cdef int64_t users = self.settings_now().users
+    cdef cnp.ndarray total = np.zeros((users, DIFFERENCES), dtype=np.int64)
+    cdef int64_t* cell = <int64_t*>cnp.PyArray_DATA(total)
+    with nogil:
+        add_up_differences(&self.door, users, cell)
+    return total
+
+
 cdef object excess_of_users(Engine self):
     cdef int64_t users = self.settings_now().users, user
     cdef cnp.ndarray rates = np.zeros(users, dtype=np.int64)

@@ -6,8 +6,8 @@ from .atomic cimport begin_writing, publish, read, write
 from .decide cimport Terms, active, backlog_at, read_terms
 from .gcra cimport WRAPPED, base_of, plus, stamp_of
 from .layout cimport (
-    FIRST_COME, HARD, LAYOUT_VERSION, OUTCOMES, Control, Door, Rule, Settings, SlabHead, block_size, count_of, slab_at,
-    units_of,
+    DIFFERENCES, FIRST_COME, HARD, LAYOUT_VERSION, OUTCOMES, Control, Door, Rule, Settings, SlabHead, block_size,
+    count_of, differences_of, slab_at, units_of,
 )
 from .sharing cimport spare_interval
 
@@ -28,6 +28,7 @@ cdef inline Settings settings_of(dict terms) except *:
     settings.ceiling = terms["ceiling"]
     settings.charge_block = terms["charge_block"]
     settings.longest_cost = terms["longest_cost"]
+    settings.candidate = terms["candidate"]
     settings.sharing = terms["sharing"]
     settings.spare_tolerance = terms["spare_tolerance"]
     settings.tick_ns = terms["tick_ns"]
@@ -50,20 +51,28 @@ cdef inline void write_rule(Rule* rule, int64_t interval, int64_t tolerance, int
 
 cdef inline void put_in_force(Door* door, Settings* settings, const int64_t* rules, const uint32_t* services,
                               int64_t now) noexcept nogil:
-    """Write terms into the half that nobody reads, then turn to it with one store; new Users are at rest at `now`."""
+    """Write terms into the half that nobody reads, then turn to it with one store; new Users are at rest at `now`.
+
+    A candidate begins where the own buckets are: as if it were put in force now.
+    """
     cdef Control* control = door.control
     cdef int64_t generation = read(&control.generation) + 1
-    cdef int64_t known = read(&control.settings[(generation - 1) & 1].users), half = generation & 1, i
+    cdef Settings* before = &control.settings[(generation - 1) & 1]
+    cdef int64_t known = read(&before.users), half = generation & 1, i
+    cdef bint begins = settings.candidate and settings.candidate != before.candidate
     begin_writing()
     control.settings[half] = settings[0]
     for i in range(door.srv_slots):
         door.services[half * door.srv_slots + i] = services[i]
     for i in range(settings.users):
-        write_rule(&door.rules[i].half[half], rules[4 * i], rules[4 * i + 1], rules[4 * i + 2], rules[4 * i + 3])
+        write_rule(&door.rules[i].half[half], rules[5 * i], rules[5 * i + 1], rules[5 * i + 2], rules[5 * i + 3])
+        write(&door.words[i].candidate_interval[half], rules[5 * i + 4])
         if i >= known:
             write(&door.words[i].tat, stamp_of(now))
             write(&door.words[i].spare_tat, stamp_of(now))
             write(&door.words[i].horizon, plus(stamp_of(now), -(WRAPPED >> 1)))
+        if begins or i >= known:
+            write(&door.words[i].candidate_tat, read(&door.words[i].tat))
     publish(&control.generation, generation)
 
 
@@ -107,6 +116,16 @@ cdef inline void add_up_units(Door* door, int64_t users, int64_t* total) noexcep
     for index in range(read(&door.control.slabs_used)):
         part = units_of(slab_at(door, index), 0)
         for i in range(users * OUTCOMES):
+            total[i] += read(part + i)
+
+
+cdef inline void add_up_differences(Door* door, int64_t users, int64_t* total) noexcept nogil:
+    """Add every slab's differences of candidate allocations to `total`, [users][difference]."""
+    cdef int64_t index, i
+    cdef int64_t* part
+    for index in range(read(&door.control.slabs_used)):
+        part = differences_of(door, slab_at(door, index), 0)
+        for i in range(users * DIFFERENCES):
             total[i] += read(part + i)
 
 

@@ -62,6 +62,8 @@ cdef inline int64_t survey(Door* door, Settings* settings, int half, int64_t spa
         refresh(&words.tat, stamp, stamp, idle)
         refresh(&words.spare_tat, stamp, stamp, idle)
         refresh(&words.horizon, stamp, plus(stamp, -(WRAPPED >> 1)), idle)
+        if settings.candidate:
+            refresh(&words.candidate_tat, stamp, stamp, idle)
         above = own[SPARE_CAPACITY] + own[THROTTLED]
         if above == words.excess_seen and words.excess_rate == 0:
             continue

@@ -189,10 +189,18 @@ def _files(shown: dict[str, Any], files: _Files, on: date, paint: Paint) -> Iter
     yield f"  configuration  {_path(named['configuration'])}"
     begins = named["allocations_effective_from"]
     since = f", in force from {begins}" if begins else ""
+    if named["allocations_digest"] is not None:
+        since += f", digest {named['allocations_digest']}"
     yield f"  allocations    {_path(named['allocations'])}{since}"
     for day_, file, _ in files:
         if day_ > on:
             yield f"                 {_path(str(file))}, from {day_}"
+    if shown["candidate"] is not None:
+        candidate = shown["candidate"]
+        changed = f"{len(candidate['changed'])} Users differ" if candidate["changed"] else "no User differs"
+        yield (
+            f"  candidate      {_path(candidate['file'])}, version {candidate['version']}, without effect: {changed}"
+        )
     yield f"  event log      {_path(named['event_log'])}"
     if state["shared"] is not None:
         yield f"  shared block   {_path(state['shared'])}: one for the workers of this host"

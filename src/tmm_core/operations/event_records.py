@@ -234,6 +234,7 @@ def config_record(config: Config) -> dict[str, Any]:
         ``system_capacity``, ``operating_threshold``, ``release_threshold``, ``unknown_allocation`` (units per
         second), ``rules`` (name to value), ``allocations`` (list of ``user``, ``category``, ``allocation``,
         ``user_ids``, in the order of the slots), ``allocations_effective_from``, ``allocations_file``,
+        ``allocations_digest``, ``candidate`` (``version``, ``allocations``; None where none is tried),
         ``priority_list`` (``version``, ``effective_from``, ``approved_by``, ``source``, ``srvs``,
         ``expanded``), ``costs`` (SRV to units, those that are not 1).
     """
@@ -262,6 +263,8 @@ def config_record(config: Config) -> dict[str, Any]:
         ],
         "allocations_effective_from": config.effective_from and config.effective_from.isoformat(),
         "allocations_file": config.allocations_file,
+        "allocations_digest": config.allocations_digest,
+        "candidate": _candidate(config),
         "priority_list": {
             "version": listed.version,
             "effective_from": listed.effective_from and listed.effective_from.isoformat(),
@@ -272,3 +275,9 @@ def config_record(config: Config) -> dict[str, Any]:
         },
         "costs": {code: cost for code, cost in sorted(config.costs.items()) if cost != 1},
     }
+
+
+def _candidate(config: Config) -> dict[str, Any] | None:
+    if config.candidate_allocations is None:
+        return None
+    return {"version": config.candidate_version, "allocations": dict(config.candidate_allocations)}

@@ -125,14 +125,14 @@ class EventLog:
         """Return the letters of other processes that are in the log, the latest of them."""
         return {row[0] for row in self._open_connection().execute("SELECT name FROM letters")}
 
-    def last_configuration(self) -> str | None:
-        """Return the version last put in force, or None."""
-        row = (
-            self._open_connection()
-            .execute("SELECT version FROM configurations ORDER BY from_ms DESC, seq DESC LIMIT 1")
-            .fetchone()
+    def last_configuration(self) -> tuple[str | None, str]:
+        """Return the version last put in force, or None, and that of the candidate allocations beside it."""
+        query = (
+            "SELECT version, coalesce(json_extract(description, '$.candidate.version'), '') FROM configurations"
+            " ORDER BY from_ms DESC, seq DESC LIMIT 1"
         )
-        return None if row is None else row[0]
+        row: tuple[str, str] | None = self._open_connection().execute(query).fetchone()
+        return row or (None, "")
 
     def open_events(self, source_id: str) -> list[Event]:
         """Return a source's events that have not ended."""

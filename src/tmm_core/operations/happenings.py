@@ -105,6 +105,8 @@ def _of_file(file: LogFile, since_ms: int, until_ms: int) -> Iterator[Happening]
             "version": row["version"],
             "operating_threshold": description["operating_threshold"],
             "users": len(description["allocations"]),
+            "allocations": description.get("allocations_digest"),
+            "candidate": (description.get("candidate") or {}).get("version"),
             "priority_list": listed["version"],
             "approved_by": listed["approved_by"],
         }
@@ -201,8 +203,9 @@ def _sentence(each: Happening) -> str:
     if each.kind == "configuration":
         return (
             f"version {data['version']}: operating threshold {number(data['operating_threshold'])}, "
-            f"{data['users']} Users, priority list {plain(data['priority_list']) or '-'} approved by "
-            f"{plain(data['approved_by']) or '-'}"
+            f"{data['users']} Users, allocations {data['allocations'] or '-'}, priority list "
+            f"{plain(data['priority_list']) or '-'} approved by {plain(data['approved_by']) or '-'}"
+            + (f"; candidate allocations {data['candidate']}, without effect" if data["candidate"] else "")
         )
     if each.kind == "fault":
         whose = f" of {plain(data['user'])}" if data["user"] else ""

@@ -52,6 +52,7 @@ class Known:
     events: int = 0
     open_event: Event | None = None
     version: str | None = None
+    candidate: str = ""
 
     @classmethod
     def nothing(cls) -> Known:
@@ -101,6 +102,7 @@ class Observer:
         self._priority_plan = priority_plan
         self._at_ms, self._mono_ns = at_ms, mono_ns
         self._version = known.version
+        self._candidate = known.candidate
         self._activations = known.events
         self._event = known.open_event  # the one that is open
         self._last = known.open_event  # the one that last was
@@ -136,8 +138,8 @@ class Observer:
         snapshot = self._mechanism.snapshot(mono_ns)
         config = self._mechanism.config
         self._watch_clocks(at_ms, mono_ns)
-        if config.version != self._version:
-            self._version = config.version
+        if config.version != self._version or config.candidate_version != self._candidate:
+            self._version, self._candidate = config.version, config.candidate_version
             self.batch.configurations.append(
                 ConfigurationApplied(at_ms, config.version, config_record(config))
             )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tmm_core.errors import TMMError
-from tmm_core.mechanism import Decision, Mechanism
+from tmm_core.mechanism import Decision, Difference, Mechanism, Snapshot
 from tmm_core.operations import terminal
 from tmm_core.operations.terminal import number, percent, plain
 from tmm_core.policy.config import Config
@@ -159,10 +159,38 @@ def status_of(mechanism: Mechanism, *, at: datetime | None = None, now: int | No
         "version": snapshot.version,
         "generation": snapshot.generation,
         "users": len(config.users),
+        "allocations": {
+            "file": config.allocations_file,
+            "digest": config.allocations_digest,
+            "effective_from": config.effective_from and config.effective_from.isoformat(),
+        },
         "users_over_allocation": over,
+        "candidate": _candidate(snapshot, config),
         "counts": {decision.name: int(counts[decision]) for decision in Decision},
         "healed": snapshot.healed,
         "workers": _workers(mechanism),
+    }
+
+
+def _candidate(snapshot: Snapshot, config: Config) -> dict[str, Any] | None:
+    """What the candidate allocations would have decided otherwise, most first; None where there are none."""
+    if snapshot.candidate is None:
+        return None
+    units, rates = snapshot.candidate.units, config.candidate_allocations or {}
+    differing = sorted(units.sum(axis=1).nonzero()[0], key=lambda slot: -int(units[slot].sum()))
+    return {
+        "version": snapshot.candidate.version,
+        "file": config.candidate_file,
+        "units": {each.name.lower(): int(units[:, each].sum()) for each in Difference},
+        "users": [
+            {
+                "user": snapshot.users[slot],
+                "allocation": config.allocations.get(snapshot.users[slot], 0.0),
+                "candidate": rates.get(snapshot.users[slot], 0.0),
+                **{each.name.lower(): int(units[slot, each]) for each in Difference},
+            }
+            for slot in differing
+        ],
     }
 
 
@@ -210,6 +238,10 @@ def status_lines(status: dict[str, Any], paint: terminal.Paint) -> list[str]:
         "their counts are kept",
         "version": f"{status['version']}, generation {status['generation']}, {number(status['users'])} Users",
     }
+    allocations = status["allocations"]
+    if allocations["digest"] is not None:
+        begins = f" from {allocations['effective_from']}" if allocations["effective_from"] else ""
+        facts["allocations"] = f"digest {allocations['digest']}{begins}"
     lines = [paint.bold(f"tmm status {plain(str(status['block']), 200)}")]
     lines += [f"  {name:<11}  {fact}" for name, fact in facts.items()]
     if status["age_s"] > _STALE_S:
@@ -225,6 +257,35 @@ def status_lines(status: dict[str, Any], paint: terminal.Paint) -> list[str]:
         lines += terminal.table(["User", "allocation /s", "above it /s"], rows, paint)
         if len(over) > _SHOWN:
             lines.append(f"  and {len(over) - _SHOWN} more (--json shows all)")
+    if status["candidate"] is not None:
+        lines += _candidate_lines(status["candidate"], paint)
+    return lines
+
+
+def _candidate_lines(candidate: dict[str, Any], paint: terminal.Paint) -> list[str]:
+    users = candidate["users"]
+    lines = [
+        f"  candidate allocations {candidate['version']}, without effect; Users decided otherwise: {len(users)}"
+    ]
+    if users:
+        rows = [
+            [plain(each["user"]), number(each["allocation"]), number(each["candidate"]),
+             *(number(each[kind.name.lower()]) for kind in Difference)]
+            for each in users[:_SHOWN]
+        ]  # fmt: skip
+        head = [
+            "User",
+            "allocation /s",
+            "candidate /s",
+            "over it",
+            "while active",
+            "inside it",
+            "not throttled",
+        ]
+        lines += terminal.table(head, rows, paint)
+        lines.append("  in units; over it while active is the most it would have throttled in addition")
+        if len(users) > _SHOWN:
+            lines.append(f"  and {len(users) - _SHOWN} more (--json shows all)")
     return lines
 
 

@@ -287,7 +287,7 @@ class Watcher:
             units,
             log.activations(self._source.source_id),
             opened[-1] if opened else None,
-            log.last_configuration(),
+            *log.last_configuration(),
         )
 
     def _begin_log(self, log: EventLog, observer: Observer, at_ms: int, mono_ns: int) -> None:

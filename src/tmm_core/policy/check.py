@@ -91,7 +91,9 @@ def describe(config: Config) -> dict[str, Any]:
         "files": {
             "configuration": config.source,
             "allocations": config.allocations_file,
+            "allocations_digest": config.allocations_digest,
             "allocations_effective_from": _iso(config.effective_from),
+            "candidate_allocations": config.candidate_file,
             "event_log": config.event_log,
         },
         "state": {"shared": config.shared, "max_users": config.max_users},
@@ -102,6 +104,7 @@ def describe(config: Config) -> dict[str, Any]:
             "unknown_users": config.unknown_allocation,
             "share_of_operating_threshold": (total + config.unknown_allocation) / config.operating_threshold,
         },
+        "candidate": _candidate(config),
         "priority_list": {
             "version": priority.version,
             "effective_from": _iso(priority.effective_from),
@@ -131,6 +134,22 @@ def describe(config: Config) -> dict[str, Any]:
     }
 
 
+def _candidate(config: Config) -> dict[str, Any] | None:
+    if config.candidate_allocations is None:
+        return None
+    rates = config.candidate_allocations
+    return {
+        "version": config.candidate_version,
+        "file": config.candidate_file,
+        "total": math.fsum(rates.values()),
+        "changed": [
+            {"user": user, "allocation": config.allocations.get(user), "candidate": rates.get(user)}
+            for user in dict.fromkeys((*config.users, *rates))
+            if config.allocations.get(user) != rates.get(user)
+        ],
+    }
+
+
 def without_password(url: str | None) -> str | None:
     """Return an address without the password in it.
 
@@ -156,7 +175,13 @@ def warnings(config: Config, *, on: date | None = None) -> list[str]:
     *Thread-safe.*
     """
     day = on or datetime.now(UTC).date()
-    return [*_rules(config), *_allocations(config, day), *_users(config), *_priority(config, day)]
+    return [
+        *_rules(config),
+        *_allocations(config, day),
+        *_candidates(config),
+        *_users(config),
+        *_priority(config, day),
+    ]
 
 
 def _rules(config: Config) -> Iterator[str]:
@@ -219,6 +244,25 @@ def _allocations(config: Config, day: date) -> Iterator[str]:
         )
     if config.max_users == len(config.users):
         yield f"max_users {config.max_users} leaves no slot for a new User: one would need a restart."
+
+
+def _candidates(config: Config) -> Iterator[str]:
+    rates = config.candidate_allocations
+    if rates is None:
+        return
+    if dict(rates) == dict(config.allocations):
+        yield "The candidate allocations are those in force: there is nothing to try."
+    without = [user for user in config.users if user not in rates]
+    if without:
+        verb = "is" if len(without) == 1 else "are"
+        yield f"{_names(without)} {verb} not in the candidate allocations: tried with 0."
+    new = [user for user in rates if user not in config.allocations]
+    if new:
+        whose = "has no identifiers" if len(new) == 1 else "have no identifiers"
+        yield (
+            f"{_names(new)} {whose} in the allocations in force: their Service Requests are those of unknown "
+            "Users, and the candidate is not tried on them."
+        )
 
 
 def _users(config: Config) -> Iterator[str]:

@@ -141,6 +141,13 @@ class Config:
         Files this configuration was read from.
     effective_from : date, optional
         First day of the allocations in force.
+    allocations_digest : str, optional
+        First twelve digits of the SHA-256 of the allocations file, as `tmm allocate` shows it.
+    candidate_allocations : mapping of str to float, optional
+        Allocations to try beside those in force, without effect: checked like `allocations`. A User that is
+        not in them has 0 there; the pool of unknown Users keeps `unknown_allocation`.
+    candidate_file : str, optional
+        File the candidate was read from.
 
     Raises
     ------
@@ -182,6 +189,9 @@ class Config:
     source: str | None = None
     allocations_file: str | None = None
     effective_from: date | None = None
+    allocations_digest: str | None = None
+    candidate_allocations: Mapping[str, float] | None = None
+    candidate_file: str | None = None
 
     def __post_init__(self) -> None:
         found: list[Mistake] = []
@@ -231,7 +241,10 @@ class Config:
         }
         check.choice("sharing", self.sharing, check.SHARINGS, found)
         check.choice("mode", self.mode, check.MODES, found)
-        for name in ("shared", "cluster_url", "event_log", "source", "allocations_file"):
+        for name in (
+            "shared", "cluster_url", "event_log", "source", "allocations_file", "allocations_digest",
+            "candidate_file",
+        ):  # fmt: skip
             check.optional_text(name, getattr(self, name), found)
         if self.effective_from is not None and type(self.effective_from) is not date:
             fault = f"effective_from {check.shown(self.effective_from)} must be a date"
@@ -245,9 +258,13 @@ class Config:
         unknown = check.as_number(self.unknown_allocation)
         allocations = check.allocations_of(self.allocations, found)
         costs = check.costs_of(self.costs, found)
-        if unknown is not None:
-            self._check_sum(allocations, unknown, found)
-            self._check_charges(allocations, unknown, max(costs.values(), default=1), found)
+        candidate = None
+        if self.candidate_allocations is not None:
+            candidate = check.allocations_of(self.candidate_allocations, found, "candidate_allocations")
+        for field_name, rates in (("allocations", allocations), ("candidate_allocations", candidate)):
+            if unknown is not None and rates is not None:
+                self._check_sum(field_name, rates, unknown, found)
+                self._check_charges(field_name, rates, unknown, max(costs.values(), default=1), found)
         users = check.whole("max_users", self.max_users, 0, check.MAX_USERS, found)
         if users and users < len(allocations):
             fault = f"max_users {users} is below the number of Users, {len(allocations)}"
@@ -255,6 +272,7 @@ class Config:
         return {
             "unknown_allocation": unknown,
             "allocations": allocations,
+            "candidate_allocations": candidate,
             "user_ids": check.user_ids_of(self.user_ids, allocations, found),
             "categories": check.categories_of(self.categories, allocations, found),
             "costs": costs,
@@ -262,27 +280,32 @@ class Config:
             "priority": self._checked_priority(found),
         }
 
-    def _check_sum(self, allocations: Mapping[str, float], unknown: float, found: list[Mistake]) -> None:
+    def _check_sum(
+        self, name: str, allocations: Mapping[str, float], unknown: float, found: list[Mistake]
+    ) -> None:
         operating = check.as_number(self.operating_threshold)
         total = math.fsum(rate for rate in (*allocations.values(), unknown) if math.isfinite(rate))
         if operating is not None and 0 < operating * (1 + _ROUNDING) < total:
             fault = (
-                f"allocations add up to {total:.15g} units per second"
+                f"{name.replace('_', ' ')} add up to {total:.15g} units per second"
                 + (f" (unknown Users: {unknown:.15g})" if unknown else "")
                 + f", above operating_threshold {operating:.15g}"
             )
-            found.append(Mistake(fault, field="allocations"))
+            found.append(Mistake(fault, field=name))
 
     def _check_charges(
-        self, allocations: Mapping[str, float], unknown: float, cost: int, found: list[Mistake]
+        self, name: str, allocations: Mapping[str, float], unknown: float, cost: int, found: list[Mistake]
     ) -> None:
         """One Service Request of the highest cost must be paid within 100 days of each allocation."""
         least = cost / check.MAX_CHARGE_S
-        rates = {check.element("allocations", name): rate for name, rate in allocations.items()}
-        for name, rate in {**rates, "unknown_allocation": unknown}.items() if cost > 1 else ():
+        rates = {check.element(name, user): rate for user, rate in allocations.items()}
+        if name == "allocations":
+            rates["unknown_allocation"] = unknown
+        for field_name, rate in rates.items() if cost > 1 else ():
             if 0 < rate < least:
-                fault = f"{name}: allocation {rate:.15g} needs {cost / rate / 86_400:.0f} days for a cost of {cost},"
-                found.append(Mistake(f"{fault} at most 100 are allowed", field=name))
+                days = f"{cost / rate / 86_400:.0f} days"
+                fault = f"{field_name}: allocation {rate:.15g} needs {days} for a cost of {cost},"
+                found.append(Mistake(f"{fault} at most 100 are allowed", field=field_name))
 
     def _checked_priority(self, found: list[Mistake]) -> PriorityList | None:
         if isinstance(self.priority, PriorityList):
@@ -343,6 +366,20 @@ class Config:
             "priority": sorted(self.priority_srvs),
         }
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(canonical.encode("ascii")).hexdigest()[:12]
+
+    @cached_property
+    def candidate_version(self) -> str:
+        """Twelve hexadecimal digits that name the candidate allocations; empty where there are none.
+
+        They decide nothing, so `version` is the same with and without them.
+        """
+        if self.candidate_allocations is None:
+            return ""
+        import hashlib
+        import json
+
+        canonical = json.dumps(sorted(self.candidate_allocations.items()), allow_nan=False)
         return hashlib.sha256(canonical.encode("ascii")).hexdigest()[:12]
 
     @classmethod

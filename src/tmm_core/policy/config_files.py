@@ -6,6 +6,7 @@ the line and the word that stands there.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from os import PathLike
@@ -38,7 +39,12 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "tick_s": "tick_s",
         "spare_weight": "spare_weight",
     },
-    "files": {"allocations": "allocations", "priority_list": "priority", "event_log": "event_log"},
+    "files": {
+        "allocations": "allocations",
+        "candidate_allocations": "candidate_allocations",
+        "priority_list": "priority",
+        "event_log": "event_log",
+    },
     "unknown_users": {"allocation": "unknown_allocation"},
     "costs": {},
     "state": {"shared": "shared", "max_users": "max_users"},
@@ -110,7 +116,8 @@ class _Loader:
         self.values: dict[str, Any] = {}
         self.places: dict[str, _Place] = {}
         self.missing: list[str] = []
-        self.table: AllocationTable | None = None
+        self.tables: dict[str, AllocationTable] = {}  # by field of `Config`
+        self.digests: dict[str, str] = {}
 
     def load(self) -> Config:
         toml = toml_of(read_file(self.path, LARGEST_FILE), self.file, self.found)
@@ -192,6 +199,8 @@ class _Loader:
             self.values["event_log"] = str(paths["event_log"])
         if "allocations" in paths:
             self._allocations(paths["allocations"])
+        if "candidate_allocations" in paths:
+            self._candidate(paths["candidate_allocations"])
         if "priority_list" in paths:
             self._priority_list(paths["priority_list"])
 
@@ -200,17 +209,30 @@ class _Loader:
         if chosen is None:
             return
         file, day = chosen
+        table = self._table("allocations", file)
+        if table is None:
+            return
+        self.values["user_ids"] = table.user_ids
+        self.values["categories"] = table.categories
+        self.values["allocations_file"] = str(file)
+        self.values["allocations_digest"] = self.digests["allocations"]
+        self.values["effective_from"] = day
+
+    def _candidate(self, file: Path) -> None:
+        """Take the allocations of the candidate: whose the identifiers are, those in force say."""
+        if self._table("candidate_allocations", file) is not None:
+            self.values["candidate_file"] = str(file)
+
+    def _table(self, field: str, file: Path) -> AllocationTable | None:
         try:
             data = read_file(file, LARGEST_TABLE)
         except ConfigError as error:
             self.found += error.mistakes
-            return
-        table = self.table = read_allocations(data, str(file), self.found)
-        self.values["allocations"] = table.allocations
-        self.values["user_ids"] = table.user_ids
-        self.values["categories"] = table.categories
-        self.values["allocations_file"] = str(file)
-        self.values["effective_from"] = day
+            return None
+        self.digests[field] = hashlib.sha256(data).hexdigest()[:12]
+        table = self.tables[field] = read_allocations(data, str(file), self.found)
+        self.values[field] = table.allocations
+        return table
 
     def _priority_list(self, path: Path) -> None:
         before = len(self.found)
@@ -240,8 +262,8 @@ class _Loader:
     def _placed(self, mistake: Mistake) -> Mistake:
         """Put to a mistake of a value the place it was read from."""
         field = mistake.field or ""
-        table = self.table
-        if field == "allocations":
+        if field in ("allocations", "candidate_allocations"):
+            table = self.tables.get(field)
             unknown = check.as_number(self.values.get("unknown_allocation", 0.0)) or 0.0
             threshold = check.as_number(self.values.get("operating_threshold")) or 0.0
             if table is not None and unknown <= threshold:
@@ -249,8 +271,8 @@ class _Loader:
                 return Mistake(mistake.message, file=table.file, line=line, field="allocation")
             field = "unknown_allocation"
         place = self.places.get(field)
-        if place is None and table is not None:
-            place = self._row_of(field, table)
+        for name, table in self.tables.items():
+            place = place or self._row_of(field, name, table)
         if place is None:
             return Mistake(mistake.message, file=self.file, field=mistake.field)
         message = mistake.message.removeprefix(f"{field}: ")
@@ -259,11 +281,13 @@ class _Loader:
         return Mistake(message, file=place.file, line=place.line, field=place.key)
 
     @staticmethod
-    def _row_of(field: str, table: AllocationTable) -> _Place | None:
-        """Return the row of the allocations file a field such as ``allocations['Northern Energy']`` is of."""
+    def _row_of(field: str, name: str, table: AllocationTable) -> _Place | None:
+        """Return the row of a file of allocations a field such as ``allocations['Northern Energy']`` is of."""
         for user, line in table.lines.items():
-            if field == check.element("allocations", user):
+            if field == check.element(name, user):
                 return _Place(table.file, line, "allocation")
+        if name != "allocations":
+            return None
         for user_id, user in table.user_ids.items():
             if field == check.element("user_ids", user_id):
                 return _Place(table.file, table.lines[user], "user_ids")

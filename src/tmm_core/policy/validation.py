@@ -188,16 +188,16 @@ def mapping(field: str, value: object, found: list[Mistake]) -> Mapping[object, 
     return {}
 
 
-def allocations_of(value: object, found: list[Mistake]) -> dict[str, float]:
-    """Check the allocations by User; return the good ones."""
-    given = mapping("allocations", value, found)
+def allocations_of(value: object, found: list[Mistake], what: str = "allocations") -> dict[str, float]:
+    """Check the allocations by User; return the good ones. `what` is the field they are given in."""
+    given = mapping(what, value, found)
     if len(given) > MAX_USERS:
-        fault = f"allocations: {len(given):,} Users are more than {MAX_USERS:,}"
-        found.append(Mistake(fault, field="allocations"))
+        fault = f"{what}: {len(given):,} Users are more than {MAX_USERS:,}"
+        found.append(Mistake(fault, field=what))
         return {}
     good: dict[str, float] = {}
     for name, allocation in given.items():
-        field = element("allocations", name)
+        field = element(what, name)
         faults = [each for each in (name_fault(name), allocation_fault(allocation)) if each is not None]
         found += [Mistake(f"{field}: {each}", field=field) for each in faults]
         checked = as_number(allocation)
