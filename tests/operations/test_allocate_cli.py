@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from datetime import date
 from fractions import Fraction
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -274,3 +276,30 @@ def test_a_log_that_is_not_there_is_told(tmm: Tmm, tmp_path: Path) -> None:
     status, _, err = tmm("--month", "2026-12", "--against", tmp_path / "none.db")
     assert status == 1
     assert "there is no such event log" in err
+
+
+def test_the_chart_has_the_figures_of_the_terminal(tmm: Tmm, folder: Path) -> None:
+    output, chart = folder / "2026-12-01.csv", folder / "2026-12.svg"
+    status, out, err = tmm("-o", output, "--chart", chart)
+    assert status == 1 and not chart.exists(), "what is not accepted is not drawn"
+    status, out, err = tmm("-o", output, "--accept-changes", "--chart", chart)
+    assert (status, err) == (0, "")
+    root = ElementTree.fromstring(chart.read_bytes())
+    drawn = [element.text or "" for element in root.iter("{http://www.w3.org/2000/svg}text")]
+    # The bars of the terminal: name, figure, share, bar.
+    told = re.findall(
+        r"^  (\S.*?) {2,}([0-9.,]+) +([0-9.]+ %) ", out.split("Units per second\n")[1], flags=re.MULTILINE
+    )
+    told = [(name, value.replace(",", ""), share) for name, value, share in told]
+    assert len(told) == 9 and told[-2][0] == "operating threshold"
+    for name, value, share in told:
+        place = drawn.index(name)
+        assert drawn[place + 1] == f"{float(value):,.10g} ({share})", name
+    widths = [float(each.get("width", 0)) for each in root.iter("{http://www.w3.org/2000/svg}rect")][1:]
+    values = [float(value) for _, value, _ in told]
+    # All on one scale: the capacity takes the 508 units there are.
+    assert widths == pytest.approx([max(508 * value / max(values), 1) for value in values], abs=0.06)
+    assert NOTICE.split(".")[0] in " ".join(drawn) and "<script" not in chart.read_text("utf-8")
+    first = chart.read_bytes()
+    tmm("-o", output, "--accept-changes", "--chart", chart)
+    assert chart.read_bytes() == first, "the same input gives the same bytes"

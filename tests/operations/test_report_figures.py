@@ -12,9 +12,10 @@ import pytest
 
 from operations.report_logs import HARBOUR, NORTHERN, WORKS, Host, config, figures, ms, november, read
 from tmm_core.errors import EventLogError, TMMError
+from tmm_core.operations.report_changes import versions_of
 from tmm_core.operations.report_events import events_of
 from tmm_core.operations.report_figures import Counts
-from tmm_core.operations.report_record import Activation, Month
+from tmm_core.operations.report_record import Activation, Applied, Month
 from tmm_core.operations.report_summary import answer, attention
 from tmm_core.policy.portfolio import Portfolio, UserPortfolio
 
@@ -319,3 +320,15 @@ def test_the_busiest_minute_is_the_highest_of_all_hosts_together(tmp_path: Path)
     record = read(tmp_path)
     assert record.user_busiest.tolist() == [[150, (3 * 24 + 11) * 60]]
     assert np.count_nonzero(record.minute_units[:, 0]) == 3
+
+
+def test_a_version_logged_again_for_its_candidate_is_not_a_late_host() -> None:
+    month, hour = Month(2026, 11), 3_600_000
+    at = month.start_ms + hour
+    again = [
+        Applied("alpha", at, "a1", {}),
+        Applied("beta", at + 5, "a1", {}),
+        Applied("alpha", at + 9 * hour, "a1", {}),
+    ]
+    (version,) = versions_of(again, month)
+    assert (version.spread_ms, version.hosts) == (5, ("alpha", "beta"))

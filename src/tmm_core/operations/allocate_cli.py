@@ -14,6 +14,7 @@ from tmm_core.errors import TMMError
 from tmm_core.operations import allocation_words as words
 from tmm_core.operations import terminal
 from tmm_core.operations.allocation_changes import Change, changes, file_before, read_before
+from tmm_core.operations.allocation_chart import allocation_chart
 from tmm_core.operations.event_files import LogSet
 from tmm_core.operations.over_allocation import Recorded, over_allocation
 from tmm_core.operations.placing import place
@@ -91,6 +92,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         metavar="LOG",
         help="event logs: how often would each User have been over its new allocation",
     )
+    parser.add_argument("--chart", type=Path, metavar="SVG", help="draw what goes where into this file")
     parser.add_argument("--json", action="store_true", help="write the figures to stdout as JSON")
     return parser
 
@@ -118,6 +120,8 @@ def run(args: argparse.Namespace) -> int:
     if args.output is not None and not refused:
         hint = "choose another name, or --replace"
         written = place(args.output, allocations.to_csv(), replace=args.replace, hint=hint)
+    if args.chart is not None and not refused:
+        place(args.chart, allocation_chart(allocations), replace=True)
     if args.json:
         figures = words.figures(allocations, changed, args.limit, recorded)
         compared = None if before is None else str(before)

@@ -12,7 +12,7 @@ from tmm_core.operations.terminal import Paint, number, percent, plain, table
 from tmm_core.policy.allocation import NOTICE, Allocations, Terms
 from tmm_core.policy.validation import CATEGORIES
 
-__all__ = ["chart", "explanation", "figures", "over_lines", "table_lines"]
+__all__ = ["chart", "explanation", "figures", "over_lines", "shares_of", "table_lines"]
 
 _LONGEST_NAME = 24
 _EIGHTHS: tuple[str, ...] = ("", *"\u258f\u258e\u258d\u258c\u258b\u258a\u2589")
@@ -159,6 +159,27 @@ def chart(allocations: Allocations, width: int, paint: Paint, *, blocks: bool = 
     blocks : bool
         Whether the stream can show block characters; else ``#``.
     """
+    parts, totals = shares_of(allocations)
+    threshold = allocations.parameters.operating_threshold
+    names = max(len(name) for name, _ in [*parts, *totals])
+    figures = max(len(_exactly(value)) for _, value in [*parts, *totals])
+    room = max(width - names - figures - 15, 8)
+    scale = max(value for _, value in totals)
+    yield paint.bold("  Units per second")
+    for place, (name, value) in enumerate([*parts, *totals]):
+        if place == len(parts):
+            yield "  " + "-" * (names + figures + 11)
+        bar = _bar(value / scale, room, blocks)
+        share = percent(float(value), float(threshold))
+        line = f"  {name:{names}}  {_exactly(value):>{figures}}  {share:>7}  {bar}"
+        yield line.rstrip()
+
+
+_Shares = list[tuple[str, Fraction]]
+
+
+def shares_of(allocations: Allocations) -> tuple[_Shares, _Shares]:
+    """Return what of the operating threshold goes where, and the limits it is part of; units per second."""
     parameters = allocations.parameters
     by_category: dict[str, Fraction] = dict.fromkeys(CATEGORIES, Fraction(0))
     numbers: dict[str, int] = dict.fromkeys(CATEGORIES, 0)
@@ -177,19 +198,7 @@ def chart(allocations: Allocations, width: int, paint: Paint, *, blocks: bool = 
     parts.append(("kept for unknown Users", parameters.unknown_allocation))
     parts.append(("given to nobody", threshold - allocations.total - kept - parameters.unknown_allocation))
     parts = [(name, value) for place, (name, value) in enumerate(parts) if value or place < given]
-    totals = [("operating threshold", threshold), ("system capacity", parameters.system_capacity)]
-    names = max(len(name) for name, _ in [*parts, *totals])
-    figures = max(len(_exactly(value)) for _, value in [*parts, *totals])
-    room = max(width - names - figures - 15, 8)
-    scale = max(parameters.system_capacity, threshold)
-    yield paint.bold("  Units per second")
-    for place, (name, value) in enumerate([*parts, *totals]):
-        if place == len(parts):
-            yield "  " + "-" * (names + figures + 11)
-        bar = _bar(value / scale, room, blocks)
-        share = percent(float(value), float(threshold))
-        line = f"  {name:{names}}  {_exactly(value):>{figures}}  {share:>7}  {bar}"
-        yield line.rstrip()
+    return parts, [("operating threshold", threshold), ("system capacity", parameters.system_capacity)]
 
 
 def _bar(part: Fraction, room: int, blocks: bool) -> str:

@@ -15,7 +15,7 @@ from html import escape
 from tmm_core.operations.outcome import Series
 from tmm_core.policy.validation import HIDDEN
 
-__all__ = ["Panel", "clock_label", "elapsed_label", "load_chart"]
+__all__ = ["Panel", "bar_chart", "clock_label", "elapsed_label", "load_chart"]
 
 _WIDTH = 540
 _LEFT, _RIGHT = 68, 16
@@ -97,6 +97,65 @@ def load_chart(
     str
         A whole SVG document.
     """
+    head, y = _head(title, subtitle)
+    head += _key(y + 26, unit)
+    top = y + 62
+    height = top + len(panels) * (_HEADING + _PLOT_HEIGHT + _AXIS) + 6
+    for panel in panels:
+        head += _panel(panel, top + _HEADING, operating_threshold, system_capacity)
+        top += _HEADING + _PLOT_HEIGHT + _AXIS
+    return _document(title, description, head, height, name)
+
+
+def bar_chart(
+    title: str,
+    description: str,
+    rows: Sequence[tuple[str, float, str]],
+    *,
+    limits: int = 0,
+    subtitle: str = "",
+    unit: str = "",
+    name: str = "bars",
+) -> str:
+    """Draw a bar for each row, its name and its figure above it.
+
+    Parameters
+    ----------
+    title, description : str
+        As for `load_chart`.
+    rows : sequence of (name, value, text)
+        Values of 0 or more, all on one scale.
+    limits : int
+        How many rows at the end are limits the others are part of: they are drawn as outlines.
+    subtitle, unit : str
+    name : str
+        Prefix of the identifiers inside: one of its own for each chart of a page.
+
+    Returns
+    -------
+    str
+        A whole SVG document.
+    """
+    head, y = _head(title, subtitle)
+    y += 26
+    head.append(f'<text x="16" y="{y}" font-size="14">{_safe(unit)}</text>')
+    highest = max((value for _, value, _ in rows), default=0) or 1
+    for place, (label, value, text) in enumerate(rows):
+        y += 27
+        width = _short(max(value / highest * (_WIDTH - 32), 1 if value else 0))
+        is_limit = place >= len(rows) - limits
+        style = f'fill="none" stroke="{_LINE}" stroke-width="1.4"' if is_limit else f'fill="{_ADMITTED}"'
+        head += [
+            f'<text x="16" y="{y}" font-weight="600">{_safe(label)}</text>',
+            f'<text x="{_WIDTH - _RIGHT}" y="{y}" text-anchor="end">{_safe(text)}</text>',
+            f'<rect x="16" y="{y + 6}" width="{width}" height="14" {style}/>',
+        ]
+        y += 20
+    return _document(title, description, head, y + 18, name)
+
+
+def _head(title: str, subtitle: str) -> tuple[list[str], int]:
+    """Write what is read first; returns it and how far down it comes."""
     head, y = [], 8
     for text, size, weight, chars in ((title, 18, 700, _TITLE_CHARS), (subtitle, 14, 400, _TEXT_CHARS)):
         for line in textwrap.wrap(_clean(text), chars):
@@ -104,26 +163,23 @@ def load_chart(
             head.append(
                 f'<text x="16" y="{y}" font-size="{size}" font-weight="{weight}">{escape(line)}</text>'
             )
-    head += _key(y + 26, unit)
-    top = y + 62
-    height = top + len(panels) * (_HEADING + _PLOT_HEIGHT + _AXIS) + 6
+    return head, y
+
+
+def _document(title: str, description: str, parts: Sequence[str], height: int, name: str) -> str:
     font = "system-ui, -apple-system, Segoe UI, Roboto, sans-serif"
     svg = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img" '
         f'aria-labelledby="{name}-title {name}-description" font-family="{font}" font-size="15" '
         f'fill="{_INK}">'
     )
-    parts = [
+    start = [
         svg,
         f'<title id="{name}-title">{_safe(title)}</title>',
         f'<desc id="{name}-description">{_safe(description)}</desc>',
         f'<rect width="{_WIDTH}" height="{height}" fill="#FFFFFF"/>',
-        *head,
     ]
-    for panel in panels:
-        parts += _panel(panel, top + _HEADING, operating_threshold, system_capacity)
-        top += _HEADING + _PLOT_HEIGHT + _AXIS
-    return "\n".join([*parts, "</svg>", ""])
+    return "\n".join([*start, *parts, "</svg>", ""])
 
 
 def _clean(text: str) -> str:

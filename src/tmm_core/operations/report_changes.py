@@ -89,7 +89,9 @@ def versions_of(configurations: Sequence[Applied], month: Month) -> tuple[Versio
     steps: list[list[Applied]] = []
     for each in sorted(configurations, key=lambda each: (each.from_ms, each.host, each.version)):
         if steps and steps[-1][0].version == each.version:
-            steps[-1].append(each)
+            # Once more on one host: candidate allocations have changed, which decide nothing.
+            if all(each.host != other.host for other in steps[-1]):
+                steps[-1].append(each)
         else:
             steps.append([each])
     return tuple(
