@@ -60,7 +60,8 @@ _WORDS = (
     ("attempt", "a Service Request on its way, for the first time or again"),
     ("outage", "seconds in which the DSP is down, or has more waiting than it can answer before its senders give up"),
     ("fairness (Jain)", ("of spare capacity against the exact weighted max-min share, over the Users that were "
-     "limited: 1 if each got its share, 1/n if one got everything; – with fewer than two")),
+     "limited: 1 if each got its share, 1/n if one got everything; – where a hundredth of the threshold was hardly "
+     "ever spare, or fewer than two were limited")),
     ("back to normal", "from the end of the pressure until nothing is refused, fails, waits or is active"),
     ("hold and release later", ("our model of the Alternative Solution: what the Mechanism would throttle is held, and "
      "asks again in the next window of one second; the report does not say more")),

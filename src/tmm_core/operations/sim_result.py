@@ -16,6 +16,8 @@ __all__ = ["Activation", "PolicyResult", "Second", "Waits", "jain", "max_min"]
 _Counts = np.ndarray[Any, np.dtype[np.int64]]
 _Floats = np.ndarray[Any, np.dtype[np.float64]]
 _LEAST_SHARE = 50  # Service Requests of spare capacity below which a share is all rounding
+_LEAST_SPARE = 0.01  # of the operating threshold, below which a second has no spare capacity to share
+_LEAST_SECONDS = 10
 
 
 @dataclass(slots=True)
@@ -157,6 +159,7 @@ class PolicyResult:
     table: _Counts = field(init=False)
     fresh: _Counts = field(init=False)
     answered: _Counts = field(init=False)
+    _shared_s: int = 0
     _spare: _Floats = field(init=False)
     _fair: _Floats = field(init=False)
     _weights: _Floats = field(init=False)
@@ -178,10 +181,13 @@ class PolicyResult:
         if row.inactive_throughout:
             self.throttled_while_inactive += int(table[:, Decision.THROTTLED, 0].sum())
         above = table[:, Decision.SPARE_CAPACITY] + table[:, Decision.THROTTLED]
-        if above[:, 0].any():
+        spare = float(above[:, 1].sum())
+        settled = row.active_throughout or not self.activations
+        if settled and above[:, 0].any() and spare >= _LEAST_SPARE * self.scenario.config.operating_threshold:
+            self._shared_s += 1
             demand, through = above.sum(axis=1).astype(np.float64), above[:, 1].astype(np.float64)
             limited = above[:, 0] > 0
-            fair = max_min(demand, self._weights, float(through.sum()))
+            fair = max_min(demand, self._weights, spare)
             self._spare[limited] += through[limited]
             self._fair[limited] += fair[limited]
 
@@ -246,9 +252,15 @@ class PolicyResult:
 
     @property
     def fairness(self) -> float | None:
-        """Jain index of spare capacity got over its exact weighted max-min share, of Users that were limited."""
+        """Jain index of spare capacity got over its exact weighted max-min share, of Users that were limited.
+
+        Over the seconds in which at least a hundredth of the threshold was spare and not enough for all; None
+        with fewer than ten of them, or fewer than two Users.
+        """
         known = self._fair >= _LEAST_SHARE
-        return jain(self._spare[known] / self._fair[known]) if np.count_nonzero(known) > 1 else None
+        if self._shared_s < _LEAST_SECONDS or np.count_nonzero(known) < 2:
+            return None
+        return jain(self._spare[known] / self._fair[known])
 
     @property
     def active_s(self) -> float:
