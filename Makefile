@@ -18,7 +18,7 @@ group       = $(VENV)/.group-$(1)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test build lint format types stubtest bench bench-quick bench-gateway fuzz prove evidence package wheel docs clean distclean
+.PHONY: help demo test build lint format types stubtest bench bench-quick bench-gateway fuzz prove evidence package wheel docs simulation clean distclean
 
 help:  ## List the targets
 	@echo "tmm-core: 'make demo' shows the Mechanism at work, 'make test' runs the tests; both work on a fresh clone."
@@ -83,6 +83,9 @@ wheel: $(VENV_READY) $(call group,package)  ## Build sdist and wheel into dist/
 
 docs: $(INSTALLED) $(call group,docs)  ## Build the documentation into docs/_build/html
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+simulation: $(INSTALLED)  ## Play the shipped scenarios at a tenth of their volume into docs/simulation (many minutes)
+	$(BIN)/python docs/make_simulation.py
 
 clean:  ## Remove what was built, keep .venv
 	rm -rf build dist docs/_build tmm-demo tmm-simulation htmlcov .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .benchmarks

@@ -123,6 +123,19 @@ def test_all_mistakes_of_a_scenario_come_at_once_with_their_lines(tmp_path: Path
         assert word in text
 
 
+def test_the_scenario_in_the_documentation_is_one(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "simulation.md").read_text(encoding="utf-8")
+    (tmp_path / "page.toml").write_text(page.split("```toml\n")[1].split("```")[0], encoding="utf-8")
+    scenario = load_scenario(str(tmp_path / "page.toml"))
+    allocations = scenario.config.allocations
+    assert allocations == {"Supplier 01": 75, "Supplier 02": 45, "Supplier 03": 30}, "150 as 5, 3 and 2"
+    assert (scenario.seconds, scenario.users[0].client.name, scenario.faults[0].kind) == (
+        120,
+        "polite",
+        "outage",
+    )
+
+
 def test_a_scenario_that_is_not_there_is_named_with_the_nearest() -> None:
     with pytest.raises(TMMError, match="beast-from-the-east"):
         load_scenario("beast-from-the-eest")
