@@ -206,3 +206,22 @@ def test_gates_lanes_and_records_ask_the_candidate_too(costs: dict[str, int]) ->
             assert other.engine.admit_recorded(user, srv, now)[0] is decision
     assert plain.engine.differences().any()
     assert np.array_equal(plain.engine.differences(), other.engine.differences())
+
+
+@pytest.mark.parametrize(("own", "candidate"), [(1e4, 1e3), (1e3, 1e4), (1e4, 0.0), (0.0, 1e4), (1e3, 900.0)])
+def test_a_batch_of_mixed_costs_differs_as_a_loop_does(own: float, candidate: float) -> None:
+    # 2000 requests of 1 and 2 units, about 3000: more than a bucket of 1000 holds, and less than one of 10,000;
+    # enough to be decided by User, and too few to change the state.
+    config = Config(
+        80_000, 40_000, allocations={A: own}, candidate_allocations={A: candidate}, costs={"4.1.1": 2}
+    )
+    whole, single = Block(config), Block(config)
+    codes = np.random.default_rng(5).integers(1, 60, 2000).astype(np.uint16)
+    codes[::2] = whole.srvs.index("4.1.1")
+    whole.engine.admit_many(np.ones(2000, np.uint32), codes, now=0)
+    for code in codes.tolist():
+        single.engine.admit_at(1, code, 0)
+    assert single.engine.differences().any()
+    assert np.array_equal(whole.engine.differences(), single.engine.differences())
+    assert np.array_equal(whole.words, single.words)
+    assert np.array_equal(whole.engine.counts(), single.engine.counts())
