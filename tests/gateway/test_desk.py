@@ -19,6 +19,7 @@ from gateway.messages import OTHER_USER, USER, compose
 from tmm_core import Config
 from tmm_core.gateway import asgi, desk, wsgi
 from tmm_core.gateway.identify import ClientCertificate, HttpHeader
+from tmm_core.gateway.texts import Texts
 
 
 @both
@@ -97,6 +98,16 @@ def test_ten_thousand_spellings_and_unknown_names_keep_memory_constant() -> None
         front.decide(f"unknown {number}", "4.1.1")
     assert len(front._gates) <= 16_384
     assert len(front._srvs) == 1
+
+
+def test_texts_of_headers_are_kept_within_4096_of_64_bytes() -> None:
+    texts = Texts(lambda value: value.decode("latin-1"))
+    for number in range(10_000):
+        assert texts[b"%d" % number] == str(number)
+        assert len(texts) <= 4_096
+    assert texts[b"\xfc" * 64] is texts[b"\xfc" * 64]
+    assert texts[b"x" * 65] == "x" * 65
+    assert b"x" * 65 not in texts
 
 
 def test_a_new_configuration_is_followed() -> None:

@@ -82,6 +82,7 @@ def test_two_user_headers_make_an_unknown_user_whatever_they_say() -> None:
     for headers in (
         [("TMM-User", QUIET), ("TMM-User", QUIET), ("TMM-SRV", "4.1.1")],
         [("TMM-User", QUIET), ("TMM-SRV", "4.1.1"), ("TMM-SRV", PRIORITY_SRV)],
+        [("TMM-User", ""), ("TMM-User", QUIET), ("TMM-SRV", "4.1.1")],
     ):
         mechanism = active_mechanism()
         events: list[desk.GatewayEvent] = []

@@ -332,7 +332,7 @@ def test_what_follows_the_body_is_handed_on_too() -> None:
 
 
 @both
-@pytest.mark.parametrize("size", [1, 1_000, 65_536])
+@pytest.mark.parametrize("size", [8, 1_000, 65_536])
 def test_a_body_without_a_header_holds_less_than_400_kb(door: str, size: int) -> None:
     """However slowly it comes: 64 KiB are looked at, and no more of a body is held than that."""
     comment = compose(in_header="<!--" + "x" * 70_000).split(b"<sr:RequestID>")[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
+from functools import partial
 from typing import Any
 
 from tmm_core.errors import DuisError
@@ -72,10 +73,12 @@ class TrafficManagement:
         if scope["type"] != "http" or scope["method"] not in self._methods:
             return await self._app(scope, receive, send)
         desk = self._desk
-        known = desk.connection(self._identify, scope)
-        if known is None:
-            return await self._app(scope, receive, send)
-        user_id, srv_code = known
+        try:
+            user_id, srv_code = self._identify(scope)
+        except Exception as error:
+            if not desk.unidentified(error):
+                return await self._app(scope, receive, send)
+            user_id, srv_code = NOBODY, None
         if srv_code is None:
             message = await receive()
             if message["type"] != "http.request":
@@ -84,18 +87,19 @@ class TrafficManagement:
                 names = known_names(message.get("body", b""))
                 if names is None:
                     message, names = await _read(message, receive)
-                user_id, srv_code = desk.judge(user_id, names[0]), names[1]
+                originator, srv_code = names
+                user_id = originator if user_id is None else desk.judge(user_id, originator)
             except _UnreadableError as error:
                 if error.message is None:
                     return None
                 message = error.message
                 desk.note("not_duis", error.fault)
                 if self._not_duis == "pass":
-                    return await self._app(scope, _again(message, receive), send)
+                    return await self._app(scope, partial(_again, [message], receive), send)
                 if self._not_duis == "refuse":
                     return await _answer(send, 400, bad_request(error.fault, _accept(scope)))
                 srv_code = ""
-            receive = _again(message, receive)
+            receive = partial(_again, [message], receive)
         wait_s = desk.decide(user_id or NOBODY, srv_code)
         if wait_s is None:
             return await self._app(scope, receive, send)
@@ -132,18 +136,9 @@ async def _read(message: Message, receive: Receive) -> tuple[Message, tuple[str,
         held += part
 
 
-def _again(message: Message, receive: Receive) -> Receive:
-    """Return a `receive` that gives `message` first, and then what comes."""
-    first: Message | None = message
-
-    async def receive_again() -> Message:
-        nonlocal first
-        if first is None:
-            return await receive()
-        given, first = first, None
-        return given
-
-    return receive_again
+async def _again(first: list[Message], receive: Receive) -> Message:
+    """Receive `first`, which is taken out, and then what comes."""
+    return first.pop() if first else await receive()
 
 
 def _accept(scope: Scope) -> str | None:

@@ -10,12 +10,12 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from tmm_core.gateway import answer
-from tmm_core.gateway.identify import NOBODY, AmbiguousIdentityError, Identify
+from tmm_core.gateway.identify import NOBODY, AmbiguousIdentityError
 from tmm_core.mechanism import UNKNOWN, Decision, Mechanism
 
 __all__ = ["Counts", "Desk", "GatewayEvent", "NotDuis"]
@@ -145,34 +145,23 @@ class Desk:
         """
         try:
             gate = self._gates.get(user_id) or self._gate(user_id)
-            number = self._srvs.get(srv_code)
-            if gate.admit(self._number(srv_code) if number is None else number):
+            if gate.admit(self._srvs.get(srv_code) or self._number(srv_code)):
                 return None
             return gate.retry_after()
         except Exception as error:
             self.fail_open(error)
             return None
 
-    def connection(
-        self, identify: Identify, request: Mapping[str, Any]
-    ) -> tuple[str | None, str | None] | None:
-        """Return what the connection knows of User and SRV; None: it failed, and the request is admitted.
-
-        User or SRV is None where the DUIS header has to say.
-        """
-        try:
-            return identify(request)
-        except AmbiguousIdentityError as error:
+    def unidentified(self, error: Exception) -> bool:
+        """Note what `identify` raised; return whether the unknown Users are charged, else all is admitted."""
+        if isinstance(error, AmbiguousIdentityError):
             self.note("identity_ambiguous", str(error))
-            return NOBODY, None
-        except Exception as error:
-            self.fail_open(error)
-            return None
+            return True
+        self.fail_open(error)
+        return False
 
-    def judge(self, user_id: str | None, originator: str) -> str:
+    def judge(self, user_id: str, originator: str) -> str:
         """Return whom to charge, given the connection's User and the originator in the DUIS header."""
-        if user_id is None:
-            return originator
         if originator != user_id and self.mechanism.user(originator) != self.mechanism.user(user_id):
             self.note(
                 "identity_disagrees",

@@ -22,6 +22,7 @@ from typing import NamedTuple
 from xml.parsers import expat
 
 from tmm_core.errors import DuisError
+from tmm_core.gateway.texts import Texts
 
 __all__ = ["LIMIT", "NAMESPACE", "Header", "HeaderReader", "known_names", "read_header"]
 
@@ -397,14 +398,19 @@ _PLAIN = re.compile(
 )
 _STARTS_LIMIT = 64
 _starts: dict[bytes, bytes] = {}  # first bytes of messages: the prefix of their elements
+_latest = b"\0"  # of _starts, the one that was asked for last
 
 # And what stands behind RequestID has mostly been read before, byte for byte: one look-up instead of the pattern,
 # which would find the same. Only what the pattern has matched is kept, so this adds nothing to what is believed.
 _TAILS_LIMIT = 4_096
 _TAIL_LIMIT = 512  # bytes
 _tails: dict[bytes, tuple[bytes, str]] = {}  # from the end tag of RequestID to that of Header: prefix, SRV
-_IDS = re.compile(
-    rb"(EUI):(EUI):(0|[1-9][0-9]{0,18})".replace(b"EUI", b"-".join([b"[0-9A-Fa-f][0-9A-Fa-f]"] * 8))
+_originators = Texts(lambda written: written.decode("ascii").upper())
+# Originator and target have one shape; this comes to it if every hexadecimal digit is made a 0.
+_TWO_IDS = 2 * (b"-".join([b"00"] * 8) + b":")
+_SHAPE = bytes(
+    ord("0") if chr(byte) in "0123456789ABCDEFabcdef" else byte if chr(byte) in "-:" else ord("?")
+    for byte in range(256)
 )
 
 
@@ -413,23 +419,32 @@ def known_names(part: bytes) -> tuple[str, str] | None:
 
     What `read_header` would say, for who needs no more of it. *Thread-safe.*
     """
-    end = part.find(b"RequestID>", 0, _PIECE) + 10
-    prefix = _starts.get(part[:end])
+    global _latest
+    start = _latest  # most senders are alike, and to compare costs less than to search
+    if not part.startswith(start):
+        start = part[: part.find(b"RequestID>", 0, _PIECE) + 10]
+        if start in _starts:
+            _latest = start
+    prefix = _starts.get(start)
     if prefix is None:
         return None
-    close = part.find(b"<", end, end + _TEXT_LIMIT)
+    at = len(start)
+    counter = part[at + 48 : at + 68].partition(b"<")[0]
+    close = at + 48 + len(counter)
     tail = _tails.get(part[close : part.find(b"Header>", close, close + _TAIL_LIMIT) + 7])
     if tail is None or tail[0] != prefix:
         return None
-    ids = _IDS.fullmatch(part, end, close)
-    return None if ids is None else (ids[1].decode().upper(), tail[1])
+    if part[at : at + 48].translate(_SHAPE) != _TWO_IDS or not counter.isdigit() or len(counter) > 19:
+        return None
+    if counter[0] == 48 and len(counter) > 1:  # a zero in front
+        return None
+    return _originators[part[at : at + 23]], tail[1]
 
 
 def _known(part: bytes) -> Header | None:
     """Return the header of a message in the common form whose first bytes are known; None: ask expat."""
     end = part.find(b"RequestID>", 0, _PIECE) + 10
-    start = part[:end]
-    prefix = _starts.get(start)
+    prefix = _starts.get(part[:end])
     if prefix is None:
         return None
     found = _PLAIN.match(part, end, LIMIT)
@@ -446,11 +461,11 @@ def _known(part: bytes) -> Header | None:
         reference.decode("ascii"),
         srv_code.decode("ascii"),
     )
-    close = part.find(b"<", end)
-    if found.end() - close <= _TAIL_LIMIT:
+    tail = part[part.find(b"<", end) : found.end()]
+    if len(tail) <= _TAIL_LIMIT:
         if len(_tails) >= _TAILS_LIMIT:
             _tails.clear()
-        _tails[part[close : found.end()]] = prefix, header.srv_code
+        _tails[tail] = prefix, header.srv_code
     return header
 
 

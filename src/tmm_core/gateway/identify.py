@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
+from tmm_core.gateway.texts import Texts
+
 __all__ = [
     "AmbiguousIdentityError",
     "ClientCertificate",
@@ -106,19 +108,20 @@ class HttpHeader:
         user_name = self.user.lower().encode("latin-1")
         srv_name = b"" if self.srv is None else self.srv.lower().encode("latin-1")
         missing = None if self.fall_back else NOBODY
+        texts = Texts(lambda value: value.decode("latin-1"))
 
         def identify(scope: Mapping[str, Any]) -> tuple[str | None, str | None]:
-            user_id, srv_code = missing, None
+            user_id = srv_code = None
             for name, value in scope["headers"]:
                 if name == user_name:
-                    if user_id is not missing:
+                    if user_id is not None:
                         raise AmbiguousIdentityError(f"the header {self.user} is there twice")
-                    user_id = value.decode("latin-1")
+                    user_id = texts[value]
                 elif name == srv_name:
                     if srv_code is not None:
                         raise AmbiguousIdentityError(f"the header {self.srv} is there twice")
-                    srv_code = value.decode("latin-1")
-            return user_id, srv_code
+                    srv_code = texts[value]
+            return missing if user_id is None else user_id, srv_code
 
         return identify
 

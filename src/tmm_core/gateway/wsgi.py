@@ -70,15 +70,17 @@ class TrafficManagement:
         if environ["REQUEST_METHOD"] not in self._methods:
             return self._app(environ, start_response)
         desk = self._desk
-        known = desk.connection(self._identify, environ)
-        if known is None:
-            return self._app(environ, start_response)
-        user_id, srv_code = known
+        try:
+            user_id, srv_code = self._identify(environ)
+        except Exception as error:
+            if not desk.unidentified(error):
+                return self._app(environ, start_response)
+            user_id, srv_code = NOBODY, None
         if srv_code is None:
             body = environ["wsgi.input"] = _Body(environ["wsgi.input"], _length(environ))
             try:
                 originator, srv_code = body.read_names()
-                user_id = desk.judge(user_id, originator)
+                user_id = originator if user_id is None else desk.judge(user_id, originator)
             except DuisError as error:
                 desk.note("not_duis", str(error))
                 if self._not_duis == "pass":
