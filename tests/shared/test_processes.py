@@ -81,8 +81,18 @@ def held(tmp_path: Path) -> Iterator[Mechanism]:
         yield mechanism
 
 
-@pytest.mark.parametrize("batch", [0, 100], ids=["one-by-one", "batches"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("method", "batch"),
+    [
+        # A spawned worker takes a second to start: on every change one by one, in batches in the long run.
+        pytest.param(
+            method, batch, id=f"{method}-{'batches' if batch else 'one-by-one'}",
+            marks=pytest.mark.slow if batch and method != "fork" else (),
+        )
+        for method in METHODS
+        for batch in (0, 100)
+    ],
+)  # fmt: skip
 def test_processes_get_from_a_bucket_exactly_what_one_would(
     held: Mechanism, tmp_path: Path, method: str, batch: int
 ) -> None:

@@ -46,7 +46,7 @@ DEFECTS: dict[str, tuple[str, list[tuple[str, str]], str, str]] = {
             ),
             (TOLD, TOLD.replace("    tell(", "    if outcome == PRIORITY:\n        tell(", 1)),
         ],
-        "test_a_worker_ends_after_any_instruction_of_a_decision[admit-killed-some]",
+        "test_step.py::test_a_worker_ends_after_any_instruction_of_a_decision[admit-killed-some]",
         "counted before it was charged",
     ),
     "fold-and-reset": (
@@ -54,7 +54,7 @@ DEFECTS: dict[str, tuple[str, list[tuple[str, str]], str, str]] = {
         [
             (OWNED, "    cdef int64_t index\n" + OWNED.rstrip() + FOLD),
         ],
-        "test_a_worker_is_killed_while_it_adopts[some]",
+        "test_step_changes.py::test_a_worker_ends_while_it_adopts[some]",
         "adopting moves no count",
     ),
     "a-lock-in-the-block": (
@@ -70,7 +70,7 @@ DEFECTS: dict[str, tuple[str, list[tuple[str, str]], str, str]] = {
             ),
             (TOLD, "    write(&door.control.padding_2[0], 0)\n" + TOLD),
         ],
-        "test_a_worker_ends_after_any_instruction_of_a_decision[admit-frozen-some]",
+        "test_step.py::test_a_worker_ends_after_any_instruction_of_a_decision[admit-frozen-some]",
         "HANGS",
     ),
 }  # fmt: skip
@@ -111,7 +111,7 @@ def test_a_seeded_defect_is_found(
     status, told = run(tmp_path, "setup.py", "build_ext", "--inplace", timeout_s=240)
     assert status == 0, told
     status, told = run(
-        tmp_path, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", f"tests/shared/test_step.py::{test}",
+        tmp_path, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", f"tests/shared/{test}",
         timeout_s=60,
     )  # fmt: skip
     assert status == 1, told

@@ -124,6 +124,10 @@ def test_apply_is_seen_by_running_gateways(toml: Path, capsys: pytest.CaptureFix
 
 
 def test_explain_asks_the_gateways_block(toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # A unit in 100 s: its bucket stays full while the command runs.
+    (toml.parent / "allocations.csv").write_text(
+        CSV + "Northern Energy,large-supplier,,0.01\n", encoding="utf-8"
+    )
     with Mechanism.open(toml) as gateway:
         user, srv = gateway.user("Northern Energy"), gateway.srv("4.1.1")
         while gateway.admit(user, srv) == 2:

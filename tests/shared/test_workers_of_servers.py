@@ -26,14 +26,14 @@ SERVERS = {
 REQUESTS = 400
 
 
-#: Started on every change with four workers; all of them with two and four in the long run.
+#: Started on every change with two workers; all of them with two and four in the long run.
 OFTEN = ("gunicorn", "gunicorn-preload", "uvicorn", "granian", "hypercorn")
 
 
 @pytest.mark.parametrize(
     ("server", "workers"),
     [
-        pytest.param(server, n, marks=() if n == 4 and server in OFTEN else pytest.mark.slow)
+        pytest.param(server, n, marks=() if n == 2 and server in OFTEN else pytest.mark.slow)
         for server in SERVERS
         for n in (2, 4)
     ],
