@@ -1,0 +1,79 @@
+"""A block shared by processes beside memory of our own: the same calls, in turn, in one run."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import config_of, traffic
+from measure import calls, side_by_side
+
+from tmm_core import Mechanism
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="a shared block needs Linux or macOS")
+N = 20_000
+ROUNDS = 40
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Iterator[Mechanism]:
+    """The Mechanism of the other benchmarks, on a block in a mapped file."""
+    config = dataclasses.replace(config_of(300), shared=str(tmp_path / "block"))
+    with Mechanism.open(config) as made:
+        assert made.block is not None
+        yield made
+
+
+def say(took: dict[str, float]) -> tuple[float, str, str]:
+    """Return the ratio and how it reads."""
+    ratio = took["shared"] / took["private"]
+    return (
+        ratio,
+        f"{took['shared']:.2f} ns",
+        f"{ratio:.2f} of the same on private memory, {took['private']:.2f} ns",
+    )
+
+
+def test_quick_shared_scalar_admit(
+    mechanism: Mechanism, shared: Mechanism, judge: Callable[..., None], benchmark: Any
+) -> None:
+    """`mechanism.admit(user, srv)` inside the allocation, everything included."""
+    sides = {
+        name: (calls(each.admit, each.user("User 7"), each.srv("4.1.1"), n=N), N)
+        for name, each in (("private", mechanism), ("shared", shared))
+    }
+    took = side_by_side(sides, rounds=ROUNDS)
+    benchmark.pedantic(sides["shared"][0], rounds=5, warmup_rounds=1)
+    judge("shared_scalar_admit", "`mechanism.admit(user, srv)` on a shared block", *say(took))
+
+
+def test_quick_shared_gate_admit(
+    mechanism: Mechanism, shared: Mechanism, judge: Callable[..., None], benchmark: Any
+) -> None:
+    """`gate.admit(srv)` inside the allocation, everything included."""
+    sides = {
+        name: (calls(each.gate("User 7").admit, each.srv("4.1.1"), n=N), N)
+        for name, each in (("private", mechanism), ("shared", shared))
+    }
+    took = side_by_side(sides, rounds=ROUNDS)
+    benchmark.pedantic(sides["shared"][0], rounds=5, warmup_rounds=1)
+    judge("shared_gate_admit", "`gate.admit(srv)` on a shared block", *say(took))
+
+
+def test_quick_shared_batch_65536(
+    mechanism: Mechanism, shared: Mechanism, judge: Callable[..., None], benchmark: Any
+) -> None:
+    """65,536 requests of 300 Users in one call."""
+    users, srvs, out = traffic(mechanism, 65_536, 300)
+    sides = {
+        "private": (lambda: mechanism.admit_many(users, srvs, out=out), 65_536),
+        "shared": (lambda: shared.admit_many(users, srvs, out=out), 65_536),
+    }
+    took = side_by_side(sides, rounds=ROUNDS)
+    assert (out >= 2).all(), "everybody stayed inside the allocation"
+    benchmark.pedantic(shared.admit_many, args=(users, srvs), kwargs={"out": out}, rounds=50, warmup_rounds=1)
+    judge("shared_batch_65536", "a batch of 65,536 on a shared block", *say(took))
