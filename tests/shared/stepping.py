@@ -27,7 +27,7 @@ EVERYWHERE = (0, 2**63)
 #: Every so many instructions: each of them in the long run.
 EVERY = [
     pytest.param(1, marks=[pytest.mark.slow, pytest.mark.timeout(1800)], id="each"),
-    pytest.param(19, id="some"),
+    pytest.param(9, id="some"),
 ]
 
 
