@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import config_of, traffic
 from measure import calls, side_by_side
 
+from conftest import config_of, traffic
 from tmm_core import Mechanism
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="a shared block needs Linux or macOS")
