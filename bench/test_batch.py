@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from conftest import config_of, traffic
 from measure import side_by_side
 
+from conftest import config_of, traffic
 from tmm_core import Mechanism
 
 

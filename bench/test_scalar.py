@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from conftest import config_of
 from measure import calls, side_by_side
 
+from conftest import config_of
 from tmm_core import Config, Mechanism
 
 N = 20_000

@@ -9,12 +9,12 @@ from multiprocessing import Pool
 from pathlib import Path
 
 from tmm_core.operations.charts import WIDE
-from tmm_core.operations.scenario import POLICIES
-from tmm_core.operations.scenario_files import load_scenario, shipped_scenarios
-from tmm_core.operations.sim_checks import checks
-from tmm_core.operations.sim_page import load_figure, wait_figure
-from tmm_core.operations.sim_summary import FIGURES, finding, value_text
 from tmm_core.operations.simulate import Simulation, simulate
+from tmm_core.operations.simulation.checks import checks
+from tmm_core.operations.simulation.page import load_figure, wait_figure
+from tmm_core.operations.simulation.scenario import POLICIES
+from tmm_core.operations.simulation.scenario_files import load_scenario, shipped_scenarios
+from tmm_core.operations.simulation.summary import FIGURES, finding, value_text
 
 SCALE = 0.1
 FOLDER = Path(__file__).parent / "simulation"

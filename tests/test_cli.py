@@ -80,7 +80,7 @@ def test_only_the_command_that_is_asked_for_is_read() -> None:
         "print(sorted(name for name in sys.modules if name.endswith('_cli')), file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
-    assert done.stderr.strip() == "['tmm_core.operations.check_cli']"
+    assert done.stderr.strip() == "['tmm_core.operations.commands.check_cli']"
 
 
 def test_an_unknown_command_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:

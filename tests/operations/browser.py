@@ -14,11 +14,25 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import pytest
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 _FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
     "--disable-sync", "--no-first-run", "--remote-debugging-pipe",
 )  # fmt: skip
+
+
+def axe() -> str:
+    """Return axe-core's script, or skip: it is not part of this repository.
+
+    ``npm pack axe-core`` and TMM_TEST_AXE=/path/to/axe.min.js, or an installed ``node_modules/axe-core``.
+    """
+    root = Path(__file__).parents[2]
+    for place in (os.environ.get("TMM_TEST_AXE"), root / "node_modules/axe-core/axe.min.js"):
+        if place and Path(place).is_file():
+            return Path(place).read_text(encoding="utf-8")
+    pytest.skip("axe-core is not installed: set TMM_TEST_AXE to axe.min.js")
 
 
 class Browser:

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tmm_core import Config, PriorityList
-from tmm_core.operations.event_files import LogSet
-from tmm_core.operations.event_records import (
+from tmm_core.operations.event_log.event_records import (
     Batch,
     ConfigurationApplied,
     Event,
@@ -22,11 +21,12 @@ from tmm_core.operations.event_records import (
     Source,
     config_record,
 )
+from tmm_core.operations.event_log.files import LogSet
 from tmm_core.operations.events import EventLog
-from tmm_core.operations.report_compute import figures_of
-from tmm_core.operations.report_figures import Figures
-from tmm_core.operations.report_log import read_month
-from tmm_core.operations.report_record import Month, Record
+from tmm_core.operations.report.compute import figures_of
+from tmm_core.operations.report.figures import Figures
+from tmm_core.operations.report.log import read_month
+from tmm_core.operations.report.record import Month, Record
 from tmm_core.policy.portfolio import Portfolio
 
 NORTHERN, HARBOUR, WORKS = "Northern Energy", "Harbour Gas", "Meter Works"

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from tmm_core import Config, PriorityList
-from tmm_core.operations.event_files import file_of
-from tmm_core.operations.event_records import config_record
-from tmm_core.operations.event_schema import APPLICATION_ID, SCHEMA, SCHEMA_VERSION
+from tmm_core.operations.event_log.event_records import config_record
+from tmm_core.operations.event_log.files import file_of
+from tmm_core.operations.event_log.schema import APPLICATION_ID, SCHEMA, SCHEMA_VERSION
 
 SRVS = ("4.1.1", "4.6.1", "4.8.1", "2.2", "4.18", "7.4", "6.13", "8.2", "1.1.1", "(unknown)")
 PRIORITY = ("2.2", "4.18", "7.4")

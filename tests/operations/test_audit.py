@@ -17,9 +17,9 @@ from tmm_core.gateway.desk import Desk
 from tmm_core.operations import audit as audit_module
 from tmm_core.operations.audit import audit, decide_again
 from tmm_core.operations.cli import main
-from tmm_core.operations.event_files import file_of
-from tmm_core.operations.event_records import ThrottleRecord, config_record
-from tmm_core.operations.records import Recorder
+from tmm_core.operations.event_log.event_records import ThrottleRecord, config_record
+from tmm_core.operations.event_log.files import file_of
+from tmm_core.operations.event_log.records import Recorder
 
 from .world import NORTH, SECOND, SOUTH, World, small_config
 
@@ -161,7 +161,7 @@ def test_the_audit_finds_a_record_that_is_wrong(
 def test_records_that_could_not_be_written_are_told(
     world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tmm_core.operations.inbox._MOST", 100)
+    monkeypatch.setattr("tmm_core.operations.event_log.inbox._MOST", 100)
     logged(world)
     result = audit([world.path])
     assert result.agree == result.records and result.lost > 0

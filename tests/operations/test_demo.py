@@ -14,10 +14,10 @@ from xml.etree import ElementTree
 import pytest
 
 from tmm_core.mechanism import Decision
-from tmm_core.operations import demo_cli
 from tmm_core.operations.cli import main
+from tmm_core.operations.commands import demo_cli
 from tmm_core.operations.demo import run_demo, time_of_day
-from tmm_core.operations.traffic import RUNAWAY, Day
+from tmm_core.operations.traffic.traffic import RUNAWAY, Day
 
 SMALL = ["--requests", "150000"]
 

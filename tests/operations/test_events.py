@@ -10,8 +10,7 @@ import pytest
 
 from tmm_core import Config, PriorityList
 from tmm_core.errors import EventLogError
-from tmm_core.operations.event_files import LogSet, connect, files_of
-from tmm_core.operations.event_records import (
+from tmm_core.operations.event_log.event_records import (
     Batch,
     ConfigurationApplied,
     Event,
@@ -25,7 +24,8 @@ from tmm_core.operations.event_records import (
     ThrottleRecord,
     config_record,
 )
-from tmm_core.operations.event_schema import SCHEMA_VERSION
+from tmm_core.operations.event_log.files import LogSet, connect, files_of
+from tmm_core.operations.event_log.schema import SCHEMA_VERSION
 from tmm_core.operations.events import EventLog
 
 

@@ -8,11 +8,11 @@ from datetime import datetime
 import pytest
 
 from tmm_core import PriorityList
-from tmm_core.operations import events_cli, log_arguments
 from tmm_core.operations.cli import main
-from tmm_core.operations.event_files import LogSet
-from tmm_core.operations.event_records import Notification
-from tmm_core.operations.happenings import KINDS, happenings
+from tmm_core.operations.commands import events_cli, log_arguments
+from tmm_core.operations.event_log.event_records import Notification
+from tmm_core.operations.event_log.files import LogSet
+from tmm_core.operations.event_log.happenings import KINDS, happenings
 
 from .conftest import MakeWorld
 from .world import NOON, NORTH, SOUTH, World, ms, small_config

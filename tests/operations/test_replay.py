@@ -22,8 +22,8 @@ from tmm_core.mechanism import Decision, Mechanism
 from tmm_core.operations.cli import main
 from tmm_core.operations.demo import run_demo
 from tmm_core.operations.replay import Replay, run_replay, time_at
-from tmm_core.operations.request_log import RequestLog
-from tmm_core.operations.traffic import STEPS_PER_S, Day, demo_config, demo_users
+from tmm_core.operations.traffic.request_log import RequestLog
+from tmm_core.operations.traffic.traffic import STEPS_PER_S, Day, demo_config, demo_users
 from tmm_core.policy.config import Config
 
 START = 1796083200  # 2026-12-01 00:00:00 UTC

@@ -1,12 +1,7 @@
-"""The pages in headless Chromium: axe finds nothing, nothing is cut off at 375 px, nothing is fetched.
-
-axe-core is not part of this repository: ``npm pack axe-core`` and TMM_TEST_AXE=/path/to/axe.min.js, or an
-installed ``node_modules/axe-core``.
-"""
+"""The pages in headless Chromium: axe finds nothing, nothing is cut off at 375 px, nothing is fetched."""
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from operations.browser import axe
 from operations.report_logs import figures, november
-from tmm_core.operations.report_files import write_report
+from tmm_core.operations.report.files import write_report
 
 pytest.importorskip("jinja2", reason="Jinja2 is not installed (extra: report)")
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
@@ -27,15 +23,6 @@ pytestmark = [
     pytest.mark.timeout(300),
     pytest.mark.skipif(not CHROMIUM or not DRIVER, reason="chromium or chromedriver is not installed"),
 ]
-
-
-def axe() -> str:
-    """Return axe-core's script, or skip."""
-    root = Path(__file__).parents[2]
-    for place in (os.environ.get("TMM_TEST_AXE"), root / "node_modules/axe-core/axe.min.js"):
-        if place and Path(place).is_file():
-            return Path(place).read_text(encoding="utf-8")
-    pytest.skip("axe-core is not installed: set TMM_TEST_AXE to axe.min.js")
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,11 @@ import pytest
 
 from operations.report_logs import HARBOUR, NORTHERN, WORKS, Host, config, figures, ms, november, read
 from tmm_core.errors import EventLogError, TMMError
-from tmm_core.operations.report_changes import versions_of
-from tmm_core.operations.report_events import events_of
-from tmm_core.operations.report_figures import Counts
-from tmm_core.operations.report_record import Activation, Applied, Month
-from tmm_core.operations.report_summary import answer, attention
+from tmm_core.operations.report.changes import versions_of
+from tmm_core.operations.report.events import events_of
+from tmm_core.operations.report.figures import Counts
+from tmm_core.operations.report.record import Activation, Applied, Month
+from tmm_core.operations.report.summary import answer, attention
 from tmm_core.policy.portfolio import Portfolio, UserPortfolio
 
 

@@ -17,9 +17,9 @@ import pytest
 from operations.report_logs import HARBOUR, NORTHERN, WORKS, figures, november, read
 from tmm_core.errors import TMMError
 from tmm_core.operations import cli
-from tmm_core.operations.report_anonymise import anonymised
-from tmm_core.operations.report_compute import figures_of
-from tmm_core.operations.report_files import as_json, file_names, write_pdf, write_report
+from tmm_core.operations.report.anonymise import anonymised
+from tmm_core.operations.report.compute import figures_of
+from tmm_core.operations.report.files import as_json, file_names, write_pdf, write_report
 from tmm_core.policy.portfolio import Portfolio, UserPortfolio
 
 pytest.importorskip("jinja2", reason="Jinja2 is not installed (extra: report)")
@@ -276,7 +276,7 @@ def test_removing_all_other_users_leaves_a_statement_as_it_is(logs: Path) -> Non
     from dataclasses import replace
 
     from tmm_core.operations.page import render_html, write_csv
-    from tmm_core.operations.statement import statement_page, statement_table
+    from tmm_core.operations.report.statement import statement_page, statement_table
 
     found = figures(logs, portfolio=PORTFOLIO)
     for user in found.users:

@@ -6,7 +6,7 @@ from datetime import date
 
 import pytest
 
-from tmm_core.operations.working_days import bank_holidays, due_date, easter, is_working_day
+from tmm_core.operations.report.working_days import bank_holidays, due_date, easter, is_working_day
 
 #: Year: month and day of every bank holiday of England and Wales, as published.
 PUBLISHED = {

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from tmm_core.errors import TMMError
-from tmm_core.operations import request_log
-from tmm_core.operations.request_log import Block, LogNotes, RequestLog
+from tmm_core.operations.traffic import request_log
+from tmm_core.operations.traffic.request_log import Block, LogNotes, RequestLog
 
 USERS = {"alpha": 1, "beta": 2, "gämma": 3}
 SRVS = {"4.1.1": 1, "7.4": 2}

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tmm_core.errors import TMMError
-from tmm_core.operations import request_order
-from tmm_core.operations.request_log import Block, LogNotes
-from tmm_core.operations.request_order import by_second
+from tmm_core.operations.traffic import request_order
+from tmm_core.operations.traffic.request_log import Block, LogNotes
+from tmm_core.operations.traffic.request_order import by_second
 
 NS = 1_000_000_000
 MS = 1_000_000

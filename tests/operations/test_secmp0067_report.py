@@ -12,8 +12,8 @@ import pytest
 from operations.report_logs import HARBOUR, NORTHERN, figures, november
 from operations.world import NORTH, SOUTH, World
 from tmm_core import Decision
-from tmm_core.operations.report_files import write_report
-from tmm_core.operations.working_days import DUE_WORKING_DAY, is_working_day
+from tmm_core.operations.report.files import write_report
+from tmm_core.operations.report.working_days import DUE_WORKING_DAY, is_working_day
 from tmm_core.policy.portfolio import Portfolio, UserPortfolio
 
 pytest.importorskip("jinja2", reason="Jinja2 is not installed (extra: report)")

@@ -15,7 +15,7 @@ from tmm_core import Mechanism
 from tmm_core.operations import serve
 from tmm_core.operations.serve import Feed, Page
 
-from .browser import CHROMIUM, Browser
+from .browser import CHROMIUM, Browser, axe
 from .conftest import MakeWorld
 from .world import NORTH, SOUTH, World, small_config
 
@@ -272,6 +272,32 @@ def test_a_browser_shows_what_happens(make_world: MakeWorld, tmp_path: Path, wid
             assert [text for text in browser.complaints if "ERR_" not in text] == [], (
                 "nor is its policy broken"
             )
+    finally:
+        page.stop()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("width", [1280, 375])
+def test_axe_finds_nothing_on_the_live_page(make_world: MakeWorld, tmp_path: Path, width: int) -> None:
+    script = axe()
+    world = make_world(config=small_config(allocations={NORTH: 30.0}))
+    feed = Feed(world.mechanism, at_ms=world.at_ms, mono_ns=world.mono_ns)
+    page = Page(world.mechanism, port=0, feed=feed, period_s=3600)
+    try:
+        feed.wait(0, 10)
+        with Browser(tmp_path / "profile", width) as browser:
+            browser.open(page.address)
+            browser.wait("document.getElementById('connection')?.textContent === 'Connected'")
+            browser.ask(f"{script};0")
+            run = "axe.run(document).then((found) => found.violations.map((each) => `${each.id} (${each.impact})`))"
+            assert browser.ask(run) == []
+            world.traffic(4, {(NORTH, "4.1.1"): 200.0})
+            feed.look()
+            browser.wait("document.getElementById('state').textContent.startsWith('Active: event 1')")
+            assert browser.ask(run) == []
+            browser.ask("document.documentElement.removeAttribute('lang')")
+            assert browser.ask(run) == ["html-has-lang (serious)"], "and it does see a fault"
     finally:
         page.stop()
 

@@ -11,18 +11,18 @@ import pytest
 
 from tmm_core import Decision, Mechanism
 from tmm_core.errors import ConfigError, TMMError
-from tmm_core.operations.arrivals import Arrivals, srvs_of, users_of
 from tmm_core.operations.cli import main
-from tmm_core.operations.clients import Clients
-from tmm_core.operations.policies import Attempts
-from tmm_core.operations.scenario import POLICIES, Client, Scenario
-from tmm_core.operations.scenario_files import load_scenario, shipped_scenarios
-from tmm_core.operations.sim_audit import Audit
-from tmm_core.operations.sim_checks import checks
-from tmm_core.operations.sim_files import figures_csv, seconds_csv
-from tmm_core.operations.sim_result import PolicyResult, jain, max_min
-from tmm_core.operations.sim_summary import finding, summary
 from tmm_core.operations.simulate import Simulation, simulate
+from tmm_core.operations.simulation.arrivals import Arrivals, srvs_of, users_of
+from tmm_core.operations.simulation.audit import Audit
+from tmm_core.operations.simulation.checks import checks
+from tmm_core.operations.simulation.clients import Clients
+from tmm_core.operations.simulation.files import figures_csv, seconds_csv
+from tmm_core.operations.simulation.policies import Attempts
+from tmm_core.operations.simulation.result import PolicyResult, jain, max_min
+from tmm_core.operations.simulation.scenario import POLICIES, Client, Scenario
+from tmm_core.operations.simulation.scenario_files import load_scenario, shipped_scenarios
+from tmm_core.operations.simulation.summary import finding, summary
 
 SMALL = """\
 title = "Small"

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tmm_core.operations.dsp_model import Dsp
-from tmm_core.operations.scenario import DspTerms
+from tmm_core.operations.simulation.dsp_model import Dsp
+from tmm_core.operations.simulation.scenario import DspTerms
 
 FAR = 1e9
 PLAIN = DspTerms(queue_s=FAR, timeout_s=FAR, strain_s=FAR, slowdown=0.0, restart_s=10.0)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from tmm_core import Config, Decision, Mechanism
-from tmm_core.operations.scenario import Scenario
-from tmm_core.operations.scenario_files import load_scenario, shipped_scenarios
-from tmm_core.operations.sim_checks import checks
 from tmm_core.operations.simulate import simulate
+from tmm_core.operations.simulation.checks import checks
+from tmm_core.operations.simulation.scenario import Scenario
+from tmm_core.operations.simulation.scenario_files import load_scenario, shipped_scenarios
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from tmm_core.mechanism import Mechanism
-from tmm_core.operations.drive import Drive, TrafficSecond
-from tmm_core.operations.outcome import Outcome
-from tmm_core.operations.summary import summary, summary_lines
 from tmm_core.operations.terminal import Paint
+from tmm_core.operations.traffic.drive import Drive, TrafficSecond
+from tmm_core.operations.traffic.outcome import Outcome
+from tmm_core.operations.traffic.summary import summary, summary_lines
 from tmm_core.policy.config import Config
 
 CONFIG = Config(

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from tmm_core.mechanism import Mechanism
-from tmm_core.operations import traffic
-from tmm_core.operations.traffic import STEPS_PER_S, Day, demo_config, demo_users
+from tmm_core.operations.traffic import traffic
+from tmm_core.operations.traffic.traffic import STEPS_PER_S, Day, demo_config, demo_users
 
 
 def digest(day: Day) -> str:

@@ -15,8 +15,8 @@ import pytest
 from tmm_core import Mechanism, PriorityList
 from tmm_core.errors import EventLogError
 from tmm_core.operations import watch
-from tmm_core.operations.event_files import files_of
-from tmm_core.operations.retention import keep_within, months_between
+from tmm_core.operations.event_log.files import files_of
+from tmm_core.operations.event_log.retention import keep_within, months_between
 from tmm_core.operations.watch import Watcher, WatchSettings
 
 from .conftest import MakeWorld

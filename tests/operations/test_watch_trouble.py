@@ -10,10 +10,10 @@ import sqlite3
 import pytest
 
 from tmm_core import Mechanism
-from tmm_core.operations import inbox as inbox_module
-from tmm_core.operations import observe
-from tmm_core.operations.event_files import file_of
-from tmm_core.operations.event_records import Notification, ThrottleRecord
+from tmm_core.operations.event_log import inbox as inbox_module
+from tmm_core.operations.event_log import observe
+from tmm_core.operations.event_log.event_records import Notification, ThrottleRecord
+from tmm_core.operations.event_log.files import file_of
 from tmm_core.operations.watch import Watcher
 
 from .world import NOON, NORTH, World, small_config

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from tmm_core import Config, Mechanism, PriorityList
-from tmm_core.operations.event_files import LogSet
-from tmm_core.operations.event_records import Source
+from tmm_core.operations.event_log.event_records import Source
+from tmm_core.operations.event_log.files import LogSet
 from tmm_core.operations.watch import Watcher, WatchSettings
 
 SECOND = 1_000_000_000

@@ -14,8 +14,8 @@ from os import PathLike
 from typing import Any
 
 from tmm_core.mechanism import UNKNOWN, Decision
-from tmm_core.operations.event_files import LogSet
-from tmm_core.operations.event_records import ThrottleRecord, iso
+from tmm_core.operations.event_log.event_records import ThrottleRecord, iso
+from tmm_core.operations.event_log.files import LogSet
 
 __all__ = ["Audit", "Finding", "audit", "decide_again"]
 

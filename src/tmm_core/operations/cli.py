@@ -34,42 +34,58 @@ class Command(NamedTuple):
 
 COMMANDS = (
     Command(
-        "check", "tmm_core.operations.check_cli", "read a configuration, show what is in force, and warn"
+        "check",
+        "tmm_core.operations.commands.check_cli",
+        "read a configuration, show what is in force, and warn",
     ),
     Command(
         "explain",
-        "tmm_core.operations.explain_cli",
+        "tmm_core.operations.commands.explain_cli",
         "say what would be decided for one User and SRV, and why",
     ),
-    Command("status", "tmm_core.operations.status_cli", "show what the gateways of this host are doing"),
-    Command("apply", "tmm_core.operations.apply_cli", "put a configuration in force while gateways run"),
+    Command(
+        "status", "tmm_core.operations.commands.status_cli", "show what the gateways of this host are doing"
+    ),
+    Command(
+        "apply", "tmm_core.operations.commands.apply_cli", "put a configuration in force while gateways run"
+    ),
     Command(
         "allocate",
-        "tmm_core.operations.allocate_cli",
+        "tmm_core.operations.commands.allocate_cli",
         "share the operating threshold among the Users' portfolios",
     ),
     Command(
         "priority-list",
-        "tmm_core.operations.priority_list_cli",
+        "tmm_core.operations.commands.priority_list_cli",
         "show, compare and change versions of the priority list",
     ),
     Command(
-        "replay", "tmm_core.operations.replay_cli", "show what the Mechanism would have done to a request log"
+        "replay",
+        "tmm_core.operations.commands.replay_cli",
+        "show what the Mechanism would have done to a request log",
     ),
     Command(
         "simulate",
-        "tmm_core.operations.simulate_cli",
+        "tmm_core.operations.commands.simulate_cli",
         "compare policies on invented traffic: outage or not, who is hit, for how long",
     ),
-    Command("watch", "tmm_core.operations.watch_cli", "keep the event log of this host"),
-    Command("events", "tmm_core.operations.events_cli", "list or follow events, faults and changes"),
+    Command("watch", "tmm_core.operations.commands.watch_cli", "keep the event log of this host"),
+    Command("events", "tmm_core.operations.commands.events_cli", "list or follow events, faults and changes"),
     Command(
-        "audit", "tmm_core.operations.audit_cli", "decide recorded throttled requests again, and compare"
+        "audit",
+        "tmm_core.operations.commands.audit_cli",
+        "decide recorded throttled requests again, and compare",
     ),
-    Command("serve", "tmm_core.operations.serve_cli", "serve a live page for the operations room"),
-    Command("report", "tmm_core.operations.report_cli", "write the monthly report and the Users' statements"),
+    Command("serve", "tmm_core.operations.commands.serve_cli", "serve a live page for the operations room"),
     Command(
-        "demo", "tmm_core.operations.demo_cli", "play a day of traffic at DSP peak volume through the engine"
+        "report",
+        "tmm_core.operations.commands.report_cli",
+        "write the monthly report and the Users' statements",
+    ),
+    Command(
+        "demo",
+        "tmm_core.operations.commands.demo_cli",
+        "play a day of traffic at DSP peak volume through the engine",
     ),
 )
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tmm_core.mechanism import Mechanism
-from tmm_core.operations.drive import Drive
 from tmm_core.operations.figures import Panel, clock_label
-from tmm_core.operations.outcome import Outcome
-from tmm_core.operations.outcome_chart import outcome_chart
-from tmm_core.operations.outcome_files import OutcomeFiles
 from tmm_core.operations.terminal import duration
-from tmm_core.operations.traffic import DAY_S, Day, demo_config
+from tmm_core.operations.traffic.drive import Drive
+from tmm_core.operations.traffic.outcome import Outcome
+from tmm_core.operations.traffic.outcome_chart import outcome_chart
+from tmm_core.operations.traffic.outcome_files import OutcomeFiles
+from tmm_core.operations.traffic.traffic import DAY_S, Day, demo_config
 from tmm_core.policy.config import Config
 
 __all__ = ["REQUESTS_PER_S", "Demo", "run_demo", "time_of_day"]

@@ -18,9 +18,9 @@ from types import TracebackType
 from typing import Any
 
 from tmm_core.errors import EventLogError
-from tmm_core.operations.event_files import BUSY_MS, check_schema, connect, file_of, files_of, month_of
-from tmm_core.operations.event_records import Batch, Event
-from tmm_core.operations.event_schema import APPLICATION_ID, SCHEMA, SCHEMA_VERSION
+from tmm_core.operations.event_log.event_records import Batch, Event
+from tmm_core.operations.event_log.files import BUSY_MS, check_schema, connect, file_of, files_of, month_of
+from tmm_core.operations.event_log.schema import APPLICATION_ID, SCHEMA, SCHEMA_VERSION
 
 __all__ = ["EventLog", "connect", "file_of", "files_of", "month_of"]
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from tmm_core.operations.outcome import Series
+from tmm_core.operations.traffic.outcome import Series
 from tmm_core.policy.validation import HIDDEN
 
 __all__ = ["Panel", "bar_chart", "clock_label", "elapsed_label", "load_chart"]

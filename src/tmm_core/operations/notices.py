@@ -11,7 +11,7 @@ from string import Template
 from typing import Any
 
 from tmm_core.errors import ConfigError, Mistake
-from tmm_core.operations.event_records import iso
+from tmm_core.operations.event_log.event_records import iso
 from tmm_core.operations.terminal import duration, number
 from tmm_core.policy.validation import HIDDEN
 

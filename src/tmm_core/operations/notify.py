@@ -16,8 +16,8 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from tmm_core.errors import EventLogError
-from tmm_core.operations.event_files import LogFile, files_of
-from tmm_core.operations.event_records import Notification
+from tmm_core.operations.event_log.event_records import Notification
+from tmm_core.operations.event_log.files import LogFile, files_of
 from tmm_core.operations.notices import Notice, Templates
 from tmm_core.operations.senders import Sender
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from tmm_core.errors import TMMError
 from tmm_core.mechanism import Mechanism
-from tmm_core.operations.drive import Drive
 from tmm_core.operations.figures import Panel, clock_label
-from tmm_core.operations.outcome import Outcome
-from tmm_core.operations.outcome_chart import outcome_chart
-from tmm_core.operations.outcome_files import OutcomeFiles
-from tmm_core.operations.request_log import LogNotes, RequestLog
-from tmm_core.operations.request_order import by_second
+from tmm_core.operations.traffic.drive import Drive
+from tmm_core.operations.traffic.outcome import Outcome
+from tmm_core.operations.traffic.outcome_chart import outcome_chart
+from tmm_core.operations.traffic.outcome_files import OutcomeFiles
+from tmm_core.operations.traffic.request_log import LogNotes, RequestLog
+from tmm_core.operations.traffic.request_order import by_second
 from tmm_core.policy.config import Config
 
 __all__ = ["WINDOW_S", "Replay", "run_replay", "time_at"]

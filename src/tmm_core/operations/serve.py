@@ -24,7 +24,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tmm_core.mechanism import Decision, Mechanism
-from tmm_core.operations.event_records import iso
+from tmm_core.operations.event_log.event_records import iso
 
 __all__ = ["Feed", "Page", "start"]
 

@@ -14,11 +14,11 @@ from time import perf_counter
 import numpy as np
 
 from tmm_core.mechanism import Decision, Mechanism
-from tmm_core.operations.arrivals import Arrivals, srvs_of, users_of
-from tmm_core.operations.policies import NS
-from tmm_core.operations.scenario import Scenario
-from tmm_core.operations.sim_result import PolicyResult
-from tmm_core.operations.sim_run import Run
+from tmm_core.operations.simulation.arrivals import Arrivals, srvs_of, users_of
+from tmm_core.operations.simulation.policies import NS
+from tmm_core.operations.simulation.result import PolicyResult
+from tmm_core.operations.simulation.run import Run
+from tmm_core.operations.simulation.scenario import Scenario
 
 __all__ = ["Simulation", "simulate"]
 

@@ -24,12 +24,12 @@ from typing import Any, Protocol
 
 from tmm_core.errors import EventLogError
 from tmm_core.mechanism import Mechanism
-from tmm_core.operations.election import Seat, take_seat
-from tmm_core.operations.event_records import Batch, Fault, Source
+from tmm_core.operations.event_log.election import Seat, take_seat
+from tmm_core.operations.event_log.event_records import Batch, Fault, Source
+from tmm_core.operations.event_log.inbox import Inbox
+from tmm_core.operations.event_log.observe import Known, Observer
+from tmm_core.operations.event_log.retention import keep_within
 from tmm_core.operations.events import EventLog
-from tmm_core.operations.inbox import Inbox
-from tmm_core.operations.observe import Known, Observer
-from tmm_core.operations.retention import keep_within
 from tmm_core.reload import Reload
 
 __all__ = ["Clock", "SystemClock", "WatchSettings", "Watcher", "source_of", "start"]

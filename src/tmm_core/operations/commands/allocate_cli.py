@@ -1,0 +1,215 @@
+"""`tmm allocate`: next month's allocations from the Users' portfolios."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from tmm_core.errors import TMMError
+from tmm_core.operations import terminal
+from tmm_core.operations.commands.placing import place
+from tmm_core.operations.event_log.files import LogSet
+from tmm_core.operations.planning import allocation_words as words
+from tmm_core.operations.planning.allocation_changes import Change, changes, file_before, read_before
+from tmm_core.operations.planning.allocation_chart import allocation_chart
+from tmm_core.operations.planning.over_allocation import Recorded, over_allocation
+from tmm_core.policy.allocation import NOTICE, Allocations, allocate
+from tmm_core.policy.config import Config
+from tmm_core.policy.parameters import Parameters
+from tmm_core.policy.portfolio import Portfolio
+
+__all__ = ["add_parser", "run"]
+
+_EXAMPLES = """\
+examples:
+  tmm allocate portfolio.csv -p parameters.toml -o allocations/2026-12-01.csv
+  tmm allocate portfolio.csv -p parameters.toml --month 2026-12     show, write nothing
+  tmm allocate portfolio.csv -p parameters.toml --month 2026-12 --explain "Northern Energy"
+  tmm allocate portfolio.csv -p parameters.toml --month 2026-12 --against events.db
+
+The formula is our own and illustrative: Annex C of SECMP0067 is not public.
+docs/allocation.md derives it, and works one example by hand.
+
+exit status: 1 also if a change is above --limit and not accepted; nothing is written then
+"""
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    """Add the command and its options."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "allocate",
+        help="share the operating threshold among the Users' portfolios, for a month",
+        description="Work out the allocations of a month, show how they come about and what they change, and write "
+        "them to a new file. A file that is there already is never overwritten without --replace.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("portfolio", type=Path, help="the Users' portfolios (CSV)")
+    parser.add_argument(
+        "-p", "--parameters", type=Path, required=True, metavar="TOML", help="parameters of the formula"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="CSV",
+        help="file to write, named by its first day: 2026-12-01.csv",
+    )
+    parser.add_argument(
+        "--month", metavar="YYYY-MM", help="the month; else that of the output's or portfolio's name"
+    )
+    parser.add_argument(
+        "--before",
+        type=Path,
+        metavar="CSV",
+        help="allocations to compare with; else the last ones beside the output",
+    )
+    parser.add_argument(
+        "--limit",
+        type=_limit,
+        default=Fraction(1, 2),
+        metavar="PERCENT",
+        help="change to be accepted (default 50)",
+    )
+    parser.add_argument(
+        "--accept-changes", action="store_true", help="write also with changes above the limit"
+    )
+    parser.add_argument(
+        "--replace", action="store_true", help="put it in the place of another file of that name"
+    )
+    parser.add_argument(
+        "--explain", metavar="USER", help="tell one User's figure in sentences, and write nothing"
+    )
+    parser.add_argument(
+        "--against",
+        type=Path,
+        nargs="+",
+        metavar="LOG",
+        help="event logs: how often would each User have been over its new allocation",
+    )
+    parser.add_argument("--chart", type=Path, metavar="SVG", help="draw what goes where into this file")
+    parser.add_argument("--json", action="store_true", help="write the figures to stdout as JSON")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Work out, show, check and write."""
+    parameters = Parameters.load(args.parameters)
+    portfolio = Portfolio.load(args.portfolio, _month(args))
+    allocations = allocate(portfolio, parameters)
+    _check(allocations)
+    before = args.before or (file_before(args.output) if args.output else None)
+    changed = changes(allocations, read_before(before)) if before else {}
+    if args.explain is not None:
+        return _explain(args, allocations, changed)
+    recorded = None
+    if args.against:
+        with LogSet(args.against) as logs:
+            unknown = float(parameters.unknown_allocation)
+            recorded = over_allocation(logs, allocations.units_per_second, unknown)
+    above = [change for change in changed.values() if change.is_above(args.limit)]
+    refused = bool(above) and not args.accept_changes and args.output is not None
+    if not args.json:
+        _show(args, allocations, changed, before, recorded)
+    written = None
+    if args.output is not None and not refused:
+        hint = "choose another name, or --replace"
+        written = place(args.output, allocations.to_csv(), replace=args.replace, hint=hint)
+    if args.chart is not None and not refused:
+        place(args.chart, allocation_chart(allocations), replace=True)
+    if args.json:
+        figures = words.figures(allocations, changed, args.limit, recorded)
+        compared = None if before is None else str(before)
+        terminal.print_json({**figures, "compared_with": compared, "written": written is True})
+    elif written is not None:
+        name = terminal.plain(str(args.output), 200)
+        print(f"  {'Written' if written else 'Was there already'}: {name}, digest {allocations.digest}")
+    if refused:
+        names = ", ".join(terminal.plain(change.user) for change in above[:5])
+        more = f" and {len(above) - 5} more" if len(above) > 5 else ""
+        limit = f"{float(100 * args.limit):g} %"
+        print(
+            f"tmm: not written: the allocations of {names}{more} change by more than {limit}; --accept-changes if "
+            "that is meant",
+            file=sys.stderr,
+        )
+    return 1 if refused else 0
+
+
+def _month(args: argparse.Namespace) -> str | None:
+    if args.month is not None:
+        return str(args.month)
+    # A file that is named by a day is in force from that day; the portfolio's own name comes last.
+    return str(args.output.stem[:7]) if args.output is not None and args.output.stem[7:8] == "-" else None
+
+
+def _check(allocations: Allocations) -> None:
+    """Make sure that a configuration takes what is written: its rules are not all the formula's."""
+    parameters = allocations.parameters
+    Config(
+        float(parameters.system_capacity),
+        float(parameters.operating_threshold),
+        allocations=allocations.units_per_second,
+        user_ids=allocations.user_ids,
+        unknown_allocation=float(parameters.unknown_allocation),
+    )
+
+
+def _explain(args: argparse.Namespace, allocations: Allocations, changed: Mapping[str, Change]) -> int:
+    names = [entry.user for entry in allocations.users]
+    owner = allocations.user_ids.get(args.explain.upper(), args.explain)
+    if owner not in names:
+        near = difflib.get_close_matches(owner, names, n=1, cutoff=0.5)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise TMMError(f"{args.portfolio}: no User {terminal.plain(owner)!r}{hint}")
+    said = words.explanation(allocations, owner, changed.get(owner))
+    if args.json:
+        figures = words.figures(allocations, changed, args.limit, None)["users"]
+        terminal.print_json({**next(row for row in figures if row["user"] == owner), "sentences": said})
+    else:
+        print("\n".join(line for sentence in said for line in terminal.paragraph(sentence)))
+    return 0
+
+
+def _show(
+    args: argparse.Namespace,
+    allocations: Allocations,
+    changed: Mapping[str, Change],
+    before: Path | None,
+    recorded: Recorded | None,
+) -> None:
+    paint = terminal.Paint.of(sys.stdout)
+    parameters = allocations.parameters
+    print(paint.bold(f"tmm allocate: allocations for {allocations.month}, {len(allocations.users)} Users"))
+    print(f"  {NOTICE}")
+    print(f"  Parameters {terminal.plain(parameters.version)}, digest {parameters.digest}.")
+    print(f"  Compared with {terminal.plain(str(before), 200)}." if before else "  Compared with nothing.")
+    print()
+    for line in words.table_lines(allocations, changed, args.limit, terminal.columns(), paint):
+        print(line)
+    print()
+    blocks = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    for line in words.chart(allocations, terminal.columns(), paint, blocks=blocks):
+        print(line)
+    demand = terminal.number(round(float(allocations.busy_hour_demand), 1))
+    print(f"  All busy hours together ask for {demand} Service Requests per second.")
+    print()
+    if recorded is not None:
+        for line in words.over_lines(recorded, allocations, paint):
+            print(line)
+        print()
+
+
+def _limit(text: str) -> Fraction:
+    try:
+        value = Fraction(text) / 100
+    except (ValueError, ZeroDivisionError):
+        value = Fraction(-1)
+    if not 0 <= value <= 100 or len(text) > 20:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of percent from 0 to 10000")
+    return value

@@ -1,0 +1,120 @@
+"""`tmm apply`: put a configuration in force in all gateways of this host, while they run."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from typing import Any
+
+from tmm_core.operations import terminal
+from tmm_core.operations.commands.status_cli import add_block_options, look_at
+from tmm_core.operations.terminal import number, plain
+from tmm_core.policy.config import Config
+
+__all__ = ["add_parser", "changes_of", "run"]
+
+_EPILOG = """\
+All gateways of the block see the new terms at one moment, whole; buckets and counts survive. Files with a
+mistake change nothing. The same configuration once more changes nothing either.
+
+examples:
+  tmm apply tmm.toml              put it in force
+  tmm apply tmm.toml --dry-run    show what would change
+
+exit status: 0 good; 1 the files are wrong, or there is no block; 2 the command is wrong
+"""
+_TERMS = (
+    "system_capacity", "operating_threshold", "release_threshold", "mode", "sharing", "burst_s", "activation_s",
+    "hold_s", "tick_s", "max_retry_after_s", "unknown_allocation", "spare_weight",
+)  # fmt: skip
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    """Add the command and its options."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "apply",
+        help="put a configuration in force in all gateways of this host, while they run",
+        description="Put a configuration in force in all gateways of this host that share its block.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "file", nargs="?", metavar="FILE", help="the configuration (default that of --config)"
+    )
+    add_block_options(parser)
+    parser.add_argument("--dry-run", action="store_true", help="show what would change, and change nothing")
+    parser.add_argument("--json", action="store_true", help="write the changes to stdout as JSON")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read, apply, and say what has changed."""
+    if args.file is not None:
+        args.config = args.file
+    config = Config.load(args.config)
+    args.block = args.block or config.shared
+    with look_at(args, change=not args.dry_run) as mechanism:
+        before = mechanism.config
+        if not args.dry_run:
+            mechanism.apply(config)
+        snapshot = mechanism.snapshot()
+    changes = changes_of(before, config)
+    if args.json:
+        terminal.print_json(
+            {"before": before.version, "version": config.version, "generation": snapshot.generation,
+             "applied": not args.dry_run and before.version != config.version, **changes}
+        )  # fmt: skip
+        return 0
+    if before.version == config.version:
+        print(f"Version {config.version} was in force already (generation {snapshot.generation}).")
+        return 0
+    done = "would replace" if args.dry_run else "is in force in all gateways of this host, in place of"
+    print(f"Version {config.version} {done} {before.version} (generation {snapshot.generation}).")
+    for line in _lines(changes):
+        print(f"  {line}")
+    return 0
+
+
+def changes_of(before: Config, after: Config) -> dict[str, Any]:
+    """Return what differs between two configurations, ready for JSON."""
+    old, new = before.allocations, after.allocations
+    return {
+        "terms": {
+            name: [getattr(before, name), getattr(after, name)]
+            for name in _TERMS
+            if getattr(before, name) != getattr(after, name)
+        },
+        "users_added": {user: rate for user, rate in new.items() if user not in old},
+        "users_removed": [user for user in old if user not in new],
+        "allocations": {
+            user: [old[user], rate] for user, rate in new.items() if user in old and old[user] != rate
+        },
+        "priority_added": sorted(after.priority_srvs - before.priority_srvs),
+        "priority_removed": sorted(before.priority_srvs - after.priority_srvs),
+        "identifiers_changed": len(set(before.user_ids.items()) ^ set(after.user_ids.items())),
+        "costs_changed": sorted(
+            code for code in {*before.costs, *after.costs} if before.cost_of(code) != after.cost_of(code)
+        ),
+    }
+
+
+def _lines(changes: dict[str, Any]) -> Iterator[str]:
+    for name, (old, new) in changes["terms"].items():
+        yield f"{name}: {_shown(old)} -> {_shown(new)}"
+    for user, rate in changes["users_added"].items():
+        yield f"{plain(user)}: new, {number(rate)} units per second"
+    for user in changes["users_removed"]:
+        yield f"{plain(user)}: no longer named; its requests count as those of unknown Users"
+    for user, (old, new) in changes["allocations"].items():
+        yield f"{plain(user)}: {number(old)} -> {number(new)} units per second"
+    for verb in ("added", "removed"):
+        if changes[f"priority_{verb}"]:
+            yield f"priority list, {verb}: {', '.join(changes[f'priority_{verb}'])}"
+    if changes["costs_changed"]:
+        yield f"costs: {', '.join(changes['costs_changed'])}"
+    if changes["identifiers_changed"]:
+        yield f"identifiers: {changes['identifiers_changed']} added or removed"
+
+
+def _shown(value: object) -> str:
+    return number(value) if isinstance(value, int | float) else str(value)

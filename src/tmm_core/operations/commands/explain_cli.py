@@ -1,0 +1,158 @@
+"""`tmm explain`: say what would be decided for one User and SRV, and why."""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tmm_core.mechanism import UNKNOWN, Mechanism
+from tmm_core.operations import terminal
+from tmm_core.operations.commands.check_cli import day
+from tmm_core.operations.terminal import number, plain
+from tmm_core.policy.check import burst_at_once
+from tmm_core.policy.config import Config
+from tmm_core.policy.service_requests import by_srv_code, fault_of
+from tmm_core.policy.validation import did_you_mean
+
+__all__ = ["add_parser", "mechanism_of", "run"]
+
+_EPILOG = """\
+Nothing is charged and nothing is counted.
+
+examples:
+  tmm explain 90-B3-D5-1F-30-01-00-00 4.1.1 -c tmm.toml
+  tmm explain "Northern Energy" 7.4 -c tmm.toml --json
+
+exit status: 0 good, whatever would be decided; 1 the files are wrong; 2 the command is wrong
+"""
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    """Add the command and its options."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "explain",
+        help="say what would be decided for one User and SRV, and why",
+        description="Say what would be decided for a Service Request of one User and SRV, and why.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("user", metavar="USER", help="a Service User's EUI-64 or name")
+    parser.add_argument("srv", metavar="SRV", help="a Service Reference Variant, as 4.1.1")
+    parser.add_argument(
+        "-c",
+        "--config",
+        type=Path,
+        default=Path("tmm.toml"),
+        metavar="FILE",
+        help="the configuration (default tmm.toml)",
+    )
+    parser.add_argument(
+        "--on", type=day, metavar="DATE", help="the day whose allocations count (default today, UTC)"
+    )
+    parser.add_argument("--json", action="store_true", help="write the answer to stdout as JSON")
+    return parser
+
+
+def mechanism_of(config: Config) -> tuple[Mechanism, str]:
+    """Return the Mechanism to ask, and where it is: the one place that chooses it.
+
+    The one the gateways of this host share, if there is one; else a fresh one, of this process alone.
+    """
+    if config.shared is not None:
+        with suppress(FileNotFoundError):
+            mechanism = Mechanism.look(config.shared)
+            assert mechanism.block is not None
+            return mechanism, f"the gateways' block {mechanism.block.path}"
+    return Mechanism(replace(config, shared=None)), "a Mechanism at rest, as after a start"
+
+
+def run(args: argparse.Namespace) -> int:
+    """Ask and answer."""
+    config = Config.load(args.config, on=args.on)
+    mechanism, source = mechanism_of(config)
+    with mechanism:
+        explanation = mechanism.explain(args.user, args.srv)
+        active = mechanism.snapshot().active
+        if mechanism.block is not None:
+            config = mechanism.config  # the one in force, whatever the file says by now
+    facts = _facts(config, explanation.user, explanation.srv)
+    hints = _hints(config, args.user, args.srv, explanation.user, explanation.srv)
+    if args.json:
+        terminal.print_json(
+            {
+                "decision": explanation.decision.name,
+                "sentence": explanation.sentence,
+                "user": explanation.user,
+                "srv": explanation.srv,
+                "asked": source,
+                "active": active,
+                "version": config.version,
+                **facts,
+                "notes": hints,
+            }
+        )
+        return 0
+    for line in _wrapped(explanation.sentence, ""):
+        print(line)
+    print()
+    print(f"  asked       {source}; the Mechanism is {'active' if active else 'inactive'}")
+    print(f"  version     {config.version}, mode {config.mode}")
+    print(f"  User        {plain(explanation.user, 200)}{_category(facts['category'])}")
+    burst = number(facts["burst_at_once"])
+    print(f"  allocation  {number(facts['allocation'])} units per second; {burst} at once from rest")
+    listed = "on the priority list" if facts["priority"] else "not on the priority list"
+    name = f", {facts['srv_name']}" if facts["srv_name"] else ""
+    print(f"  SRV         {plain(explanation.srv)}{name}")
+    print(f"              {listed}, cost {facts['cost']}")
+    print(f"  at worst    {facts['at_worst']}")
+    for hint in hints:
+        for line in _wrapped(hint, "  note        "):
+            print(line)
+    return 0
+
+
+def _wrapped(text: str, begin: str) -> list[str]:
+    width = min(terminal.columns(), 120)
+    return textwrap.wrap(plain(text, 1000), width, initial_indent=begin, subsequent_indent=" " * len(begin))
+
+
+def _facts(config: Config, user: str, srv: str) -> dict[str, Any]:
+    """Return what decides about this User and SRV."""
+    allocation = config.unknown_allocation if user == UNKNOWN else config.allocations.get(user, 0.0)
+    request = by_srv_code().get(srv)
+    priority = srv in config.priority_srvs
+    if priority:
+        at_worst = "never throttled"
+    elif config.mode == "observe":
+        at_worst = "counted as throttled, and admitted: over its allocation, no spare capacity"
+    else:
+        at_worst = "throttled: over its allocation, active, no spare capacity left"
+    return {
+        "category": config.categories.get(user, ""),
+        "allocation": allocation,
+        "burst_at_once": burst_at_once(config, allocation),
+        "srv_name": request.name if request is not None else "",
+        "priority": priority,
+        "cost": config.cost_of(srv),
+        "at_worst": at_worst,
+    }
+
+
+def _hints(config: Config, user_id: str, srv_code: str, user: str, srv: str) -> list[str]:
+    """Return what the asker may have got wrong."""
+    hints = []
+    if user == UNKNOWN:
+        near = did_you_mean(user_id, config.users) if len(config.users) <= 1000 else ""
+        hints.append(f"{user_id!r} is not in the allocations: all unknown Users share one pool{near}")
+    if srv == UNKNOWN:
+        fault = fault_of(srv_code) or f"{srv_code!r} is a Service Reference: ask for one of its variants"
+        hints.append(f"{fault}: unknown SRVs are ordinary requests")
+    return hints
+
+
+def _category(category: str) -> str:
+    return f" ({category})" if category else ""

@@ -1,0 +1,192 @@
+"""The files of the event log, and reading them: one host or many, one month or all.
+
+``events.db`` in the configuration names ``events-2026-11.db`` and so on, one file a month.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from datetime import UTC, datetime
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from tmm_core.errors import EventLogError
+from tmm_core.operations.event_log.schema import APPLICATION_ID, SCHEMA_VERSION
+
+__all__ = ["BUSY_MS", "LogFile", "LogSet", "check_schema", "connect", "file_of", "files_of", "month_of"]
+
+#: How long a reader or the writer waits for the other.
+BUSY_MS = 1_000
+
+
+def month_of(at_ms: int) -> str:
+    """Return the month of a time, UTC, for example ``2026-11``."""
+    return f"{datetime.fromtimestamp(at_ms // 1000, UTC):%Y-%m}"
+
+
+def file_of(path: str | PathLike[str], month: str) -> Path:
+    """Return the file of a log for a month: ``events-2026-11.db`` of ``events.db``."""
+    base = Path(path)
+    return base.with_name(f"{base.stem}-{month}{base.suffix}")
+
+
+def files_of(path: str | PathLike[str]) -> list[Path]:
+    """Return the files of a log, oldest first; the path itself where it is a file already."""
+    base = Path(path)
+    found = sorted(base.parent.glob(f"{_escaped(base.stem)}-[0-9][0-9][0-9][0-9]-[0-9][0-9]{base.suffix}"))
+    return [base, *found] if base.is_file() else found
+
+
+def _escaped(text: str) -> str:
+    return "".join(f"[{each}]" if each in "*?[" else each for each in text)
+
+
+def connect(path: str | PathLike[str]) -> sqlite3.Connection:
+    """Open one file of a log to read it, also while it is written.
+
+    Returns
+    -------
+    sqlite3.Connection
+        It writes nothing; rows are `sqlite3.Row`.
+
+    Raises
+    ------
+    EventLogError
+        The file is not there, or not an event log this version can read.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise EventLogError(f"{file}: there is no such event log")
+    try:
+        connection = sqlite3.connect(
+            f"{file.resolve().as_uri()}?mode=ro", uri=True, timeout=BUSY_MS / 1000, check_same_thread=False
+        )
+        try:
+            check_schema(connection, file)
+        except BaseException:
+            connection.close()
+            raise
+    except sqlite3.Error as error:
+        raise EventLogError(f"{file}: cannot be read as an event log: {error}") from error
+    connection.execute("PRAGMA query_only = ON")
+    connection.row_factory = sqlite3.Row
+    return connection
+
+
+def check_schema(connection: sqlite3.Connection, file: Path) -> None:
+    found = connection.execute("PRAGMA application_id").fetchone()[0]
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if found != APPLICATION_ID:
+        raise EventLogError(
+            f"{file}: not an event log: application_id {found:#x}, expected {APPLICATION_ID:#x}"
+        )
+    if not 1 <= version <= SCHEMA_VERSION:
+        raise EventLogError(
+            f"{file}: schema version {version}, expected 1 to {SCHEMA_VERSION}: written by a later tmm-core"
+        )
+
+
+class LogFile:
+    """One file of a log, open for reading: its host, its month, and its rows."""
+
+    __slots__ = ("connection", "host", "host_id", "month", "path")
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.connection = connect(path)
+        meta = dict(self.connection.execute("SELECT key, value FROM meta").fetchall())
+        self.host: str = meta["host"]
+        self.host_id: str = meta["host_id"]
+        self.month: str = meta["month"]
+
+    def rows(self, query: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> Iterator[sqlite3.Row]:
+        """Yield the rows of a query on this file."""
+        yield from self.connection.execute(query, values)
+
+
+class LogSet:
+    """The logs of one or many hosts, open for reading.
+
+    Parameters
+    ----------
+    paths : iterable of path
+        Files, configured paths (``events.db``: all its months), or folders (all ``*.db`` in them).
+
+    Raises
+    ------
+    EventLogError
+        There is no file, or one cannot be read as an event log.
+
+    Attributes
+    ----------
+    files : list of LogFile
+        By host and month.
+
+    Notes
+    -----
+    *Not thread-safe.* Numbers of Users, SRVs and sources belong to one file: join on them inside it.
+    """
+
+    def __init__(self, paths: Iterable[str | PathLike[str]]) -> None:
+        found: dict[Path, None] = {}
+        for each in paths:
+            path = Path(each)
+            files = sorted(path.glob("*.db")) if path.is_dir() else files_of(path)
+            if not files:
+                raise EventLogError(f"{path}: there is no such event log")
+            found.update(dict.fromkeys(file.resolve() for file in files))
+        with ExitStack() as opened:
+            self.files: list[LogFile] = []
+            for path in found:
+                file = LogFile(path)
+                opened.enter_context(closing(file.connection))
+                self.files.append(file)
+            self.files.sort(key=lambda file: (file.host, file.host_id, file.month))
+            self._opened = opened.pop_all()
+
+    def rows(
+        self, query: str, values: Sequence[Any] | Mapping[str, Any] = ()
+    ) -> Iterator[tuple[LogFile, sqlite3.Row]]:
+        """Yield the rows of a query on each file, with the file."""
+        for file in self.files:
+            for row in file.rows(query, values):
+                yield file, row
+
+    def events(self, since_ms: int = 0, until_ms: int = 1 << 62) -> list[dict[str, Any]]:
+        """Return the traffic management events that lasted into a time, each once, by their beginning.
+
+        An event is in each month's file it lasted into: the last one that knows it is taken.
+
+        Returns
+        -------
+        list of dict
+            The columns of ``traffic_management_events``, and ``host``, ``source_id``, ``last_ms`` (the last
+            commit of its source: an event without an end was still open then).
+        """
+        found: dict[str, dict[str, Any]] = {}
+        for file, row in self.rows(
+            "SELECT e.*, s.source_id, s.last_ms FROM traffic_management_events AS e JOIN sources AS s USING (source)"
+            " WHERE e.began_ms < ? AND ifnull(e.ended_ms, s.last_ms) >= ?",
+            (until_ms, since_ms),
+        ):
+            event = {**dict(row), "host": file.host}
+            before = found.get(event["event"])
+            if before is None or before["seq"] <= event["seq"]:
+                found[event["event"]] = event
+        return sorted(found.values(), key=lambda event: (event["began_ms"], event["host"], event["number"]))
+
+    def close(self) -> None:
+        """Close all files. Harmless when repeated."""
+        self._opened.close()
+
+    def __enter__(self) -> LogSet:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

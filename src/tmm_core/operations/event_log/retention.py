@@ -1,0 +1,70 @@
+"""How long the event log is kept: whole files go after some years, seconds and minutes after some months."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from contextlib import closing
+from os import PathLike
+from pathlib import Path
+
+from tmm_core.operations.event_log.files import BUSY_MS, files_of
+
+__all__ = ["keep_within", "months_between"]
+
+_log = logging.getLogger("tmm_core.watch")
+_DETAIL = ("second_counts", "minute_counts", "user_minutes", "system_seconds")
+
+
+def months_between(early: str, late: str) -> int:
+    """Return the months from one to another, for example 2 from ``2026-11`` to ``2027-01``."""
+    year, month = (int(part) for part in early.split("-"))
+    later_year, later_month = (int(part) for part in late.split("-"))
+    return (later_year - year) * 12 + later_month - month
+
+
+def keep_within(path: str | PathLike[str], month: str, keep_months: int, detail_months: int) -> list[Path]:
+    """Delete what is too old: files after `keep_months`, their seconds and minutes after `detail_months`.
+
+    Parameters
+    ----------
+    path : path
+        The log as configured.
+    month : str
+        The month now.
+    keep_months, detail_months : int
+        0: never.
+
+    Returns
+    -------
+    list of Path
+        Files deleted or made smaller. What cannot be done is logged and tried again next month.
+    """
+    done = []
+    for file in files_of(path):
+        if file == Path(path):
+            continue
+        age = months_between(file.stem[-7:], month)
+        try:
+            if keep_months and age > keep_months:
+                for suffix in ("", "-wal", "-shm"):
+                    Path(f"{file}{suffix}").unlink(missing_ok=True)
+                done.append(file)
+            elif detail_months and age > detail_months and _compact(file):
+                done.append(file)
+        except (OSError, sqlite3.Error) as error:
+            _log.warning("%s: older than configured, and cannot be deleted or made smaller: %s", file, error)
+    return done
+
+
+def _compact(file: Path) -> bool:
+    with closing(sqlite3.connect(file, timeout=BUSY_MS / 1000, isolation_level=None)) as connection:
+        if connection.execute("SELECT 1 FROM meta WHERE key = 'compacted'").fetchone():
+            return False
+        connection.execute("BEGIN IMMEDIATE")
+        for table in _DETAIL:
+            connection.execute(f"DELETE FROM {table}")
+        connection.execute("INSERT INTO meta VALUES ('compacted', 'seconds and minutes deleted, days kept')")
+        connection.execute("COMMIT")
+        connection.execute("VACUUM")
+    return True

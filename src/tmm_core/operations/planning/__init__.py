@@ -1,0 +1,1 @@
+"""What a new allocation or priority list would change."""

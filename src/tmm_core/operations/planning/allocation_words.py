@@ -1,0 +1,316 @@
+"""What `tmm allocate` says: one User's figure in sentences, the table, the chart, the figures for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
+from typing import Any
+
+from tmm_core.operations.planning.allocation_changes import Change
+from tmm_core.operations.planning.over_allocation import Recorded
+from tmm_core.operations.terminal import Paint, number, percent, plain, table
+from tmm_core.policy.allocation import NOTICE, Allocations, Terms
+from tmm_core.policy.validation import CATEGORIES
+
+__all__ = ["chart", "explanation", "figures", "over_lines", "shares_of", "table_lines"]
+
+_LONGEST_NAME = 24
+_EIGHTHS: tuple[str, ...] = ("", *"\u258f\u258e\u258d\u258c\u258b\u258a\u2589")
+_OTHER_COLUMNS = 62  # characters of the table beside the name
+_CATEGORY_NAMES = {
+    "large-supplier": "Large Suppliers",
+    "small-supplier": "Small Suppliers",
+    "electricity-network": "Electricity Networks",
+    "gas-network": "Gas Networks",
+    "other": "Other SEC Parties",
+}
+
+
+def explanation(allocations: Allocations, user: str, change: Change | None) -> list[str]:
+    """Tell how one User's allocation comes about, a sentence an entry; KeyError if there is no such User."""
+    entry, terms = allocations.of(user), allocations.terms(user)
+    row = next(row for row in allocations.portfolio.users if row.user == user)
+    threshold = allocations.parameters.operating_threshold
+    electricity = row.electricity_credit + row.electricity_prepayment
+    gas = row.gas_credit + row.gas_prepayment
+    prepayment = row.electricity_prepayment + row.gas_prepayment
+    weight = number(float(allocations.parameters.prepayment_weight))
+    share = percent(float(terms.allocation), float(threshold))
+    given = f"{_exactly(terms.allocation)} units per second, {share} of the operating threshold"
+    said = [f"{plain(user)} ({entry.category}) is sure of {given}."]
+    said.append(
+        f"Its portfolio is {electricity:,} electricity and {gas:,} gas meters, {prepayment:,} of them in prepayment "
+        f"mode (weight {weight}), and {row.other_devices:,} other Devices: {_few(terms.portfolio_per_day)} expected "
+        "Service Requests a day."
+    )
+    if row.forecast is not None:
+        said.append(
+            f"It forecasts {row.forecast:,} for the {allocations.portfolio.days} days of {allocations.month}: "
+            f"{_few(terms.forecast_per_day or Fraction(0))} a day."
+        )
+    if row.actual is not None:
+        said.append(
+            f"It sent {row.actual:,} in the {allocations.portfolio.days_of_previous_month} days before: "
+            f"{_few(terms.actual_per_day or Fraction(0))} a day."
+        )
+    blended = [
+        f"{_percent(share)} {name}"
+        for share, name in zip(terms.blend, ("portfolio", "forecast", "actual"), strict=True)
+        if share
+    ]
+    said.append(
+        f"Blended ({', '.join(blended)}), {_few(terms.expected_per_day)} a day are expected; in the busy hour, "
+        f"{number(float(terms.busy_hour_factor))} times the mean, that is {_few(terms.busy_hour_demand)} Service "
+        "Requests per second."
+    )
+    said.append(_shared(allocations, terms, "guaranteed minimum" if entry.category == "other" else "minimum"))
+    if change is not None:
+        said.append(_changed(change))
+    return [*said, NOTICE]
+
+
+def _shared(allocations: Allocations, terms: Terms, minimum: str) -> str:
+    level = Fraction(allocations.shared_quanta, 1000)
+    above = sum(not entry.at_minimum for entry in allocations.users)
+    if terms.at_minimum and not allocations.shared_weight:
+        return f"No User has more demand than its minimum pays for: each gets its minimum, {_exactly(terms.minimum)}."
+    if terms.at_minimum:
+        worth = level * terms.busy_hour_demand * allocations.demand_scale / allocations.shared_weight
+        return (
+            f"Its share by demand would be {_few(worth)} units per second, not above its {minimum} of "
+            f"{_exactly(terms.minimum)}: the minimum decides."
+        )
+    return (
+        f"That is {_percent(terms.share_of_demand)} of the demand of the {above} Users above their minimum, who share "
+        f"{_exactly(level)} units per second: {float(terms.exact):,.6f}, rounded to "
+        f"{_exactly(terms.allocation)}."
+    )
+
+
+def _changed(change: Change) -> str:
+    if change.before is None:
+        return "It had no allocation in the month before."
+    relative = change.relative
+    told = "" if relative is None else f", a change of {float(100 * relative):+.1f} %"
+    return f"In the month before it was {_exactly(change.before)}{told}."
+
+
+def table_lines(
+    allocations: Allocations, changed: Mapping[str, Change], limit: Fraction, width: int, paint: Paint
+) -> Iterator[str]:
+    """Yield the terms, share, allocation and change of each User, by category and size."""
+    threshold = float(allocations.parameters.operating_threshold)
+    head = ("User", "a day", "busy/s", "minimum", "allocation", "share", "change")
+    longest = min(max(width - _OTHER_COLUMNS, 12), 40)
+    rows: list[Sequence[str]] = []
+    flagged: set[int] = set()
+    for category in CATEGORIES:
+        inside = [entry for entry in allocations.users if entry.category == category]
+        for entry in sorted(inside, key=lambda entry: (-entry.quanta, entry.user)):
+            terms = allocations.terms(entry.user)
+            change = changed.get(entry.user)
+            if change is not None and change.is_above(limit):
+                flagged.add(len(rows) + 1)
+            rows.append(
+                (
+                    plain(entry.user, longest),
+                    f"{round(terms.expected_per_day):,}",
+                    f"{float(terms.busy_hour_demand):,.1f}",
+                    f"{float(terms.minimum):,.10g}" + ("*" if entry.at_minimum else " "),
+                    _exactly(entry.allocation),
+                    percent(float(entry.allocation), threshold),
+                    change_text(change, limit),
+                )
+            )
+    for place, line in enumerate(table(head, rows, paint)):
+        yield paint.red(line) if place in flagged else line
+    if any(entry.at_minimum for entry in allocations.users):
+        yield paint.faint("  * the minimum decides, not the demand")
+    for change in changed.values():
+        if change.after is None:
+            yield paint.red(
+                f"  gone: {plain(change.user)}, with {_exactly(change.before or Fraction(0))} before"
+            )
+
+
+def change_text(change: Change | None, limit: Fraction) -> str:
+    """Return a change for a table: ``+3.2 %``, with ``!`` where it is above the limit."""
+    if change is None:
+        return ""
+    if change.before is None:
+        return "new "
+    relative = change.relative
+    if relative is None:
+        told = "from 0" if change.after else "0 %"
+    else:
+        told = f"{float(100 * relative):+.1f} %" if relative else "0 %"
+    return told + ("!" if change.is_above(limit) else " ")
+
+
+def chart(allocations: Allocations, width: int, paint: Paint, *, blocks: bool = True) -> Iterator[str]:
+    """Yield bars: what of the operating threshold goes where, and how far the system capacity lies above it.
+
+    Parameters
+    ----------
+    allocations : Allocations
+    width : int
+        Columns of the terminal.
+    paint : Paint
+    blocks : bool
+        Whether the stream can show block characters; else ``#``.
+    """
+    parts, totals = shares_of(allocations)
+    threshold = allocations.parameters.operating_threshold
+    names = max(len(name) for name, _ in [*parts, *totals])
+    figures = max(len(_exactly(value)) for _, value in [*parts, *totals])
+    room = max(width - names - figures - 15, 8)
+    scale = max(value for _, value in totals)
+    yield paint.bold("  Units per second")
+    for place, (name, value) in enumerate([*parts, *totals]):
+        if place == len(parts):
+            yield "  " + "-" * (names + figures + 11)
+        bar = _bar(value / scale, room, blocks)
+        share = percent(float(value), float(threshold))
+        line = f"  {name:{names}}  {_exactly(value):>{figures}}  {share:>7}  {bar}"
+        yield line.rstrip()
+
+
+_Shares = list[tuple[str, Fraction]]
+
+
+def shares_of(allocations: Allocations) -> tuple[_Shares, _Shares]:
+    """Return what of the operating threshold goes where, and the limits it is part of; units per second."""
+    parameters = allocations.parameters
+    by_category: dict[str, Fraction] = dict.fromkeys(CATEGORIES, Fraction(0))
+    numbers: dict[str, int] = dict.fromkeys(CATEGORIES, 0)
+    for entry in allocations.users:
+        by_category[entry.category] += entry.allocation
+        numbers[entry.category] += 1
+    threshold = parameters.operating_threshold
+    kept = threshold * parameters.priority_share
+    parts = [
+        (f"{_CATEGORY_NAMES[category]} ({numbers[category]})", by_category[category])
+        for category in CATEGORIES
+        if numbers[category]
+    ]
+    given = len(parts)
+    parts.append(("kept for priority", kept))
+    parts.append(("kept for unknown Users", parameters.unknown_allocation))
+    parts.append(("given to nobody", threshold - allocations.total - kept - parameters.unknown_allocation))
+    parts = [(name, value) for place, (name, value) in enumerate(parts) if value or place < given]
+    return parts, [("operating threshold", threshold), ("system capacity", parameters.system_capacity)]
+
+
+def _bar(part: Fraction, room: int, blocks: bool) -> str:
+    """Return a bar to the eighth of a character; of something, never nothing."""
+    least = 1 if part else 0
+    if not blocks:
+        return "#" * max(int(room * part), least)
+    eighths = max(int(8 * room * part), least)
+    return "\u2588" * (eighths // 8) + _EIGHTHS[eighths % 8]
+
+
+def over_lines(recorded: Recorded, allocations: Allocations, paint: Paint) -> Iterator[str]:
+    """Yield how often each User would have been over its new allocation."""
+    rows = [
+        (
+            plain(over.user, _LONGEST_NAME),
+            f"{over.allocation:,.3f}",
+            f"{over.highest:,.1f}",
+            f"{over.minutes:,}",
+            f"{over.minutes_over:,}",
+            f"{over.seconds_over:,}",
+            percent(over.units_over, over.units),
+        )
+        for over in sorted(
+            recorded.users, key=lambda over: (-over.minutes_over, -over.seconds_over, over.user)
+        )
+    ]
+    head = ("User", "allocation", "highest/s", "minutes", "over", "sec. over", "units over")
+    yield from table(head, rows, paint)
+    yield paint.faint(
+        "  minutes: with requests; over: above the allocation on average; sec. over: seconds above it,"
+    )
+    yield paint.faint(
+        f"  of the {recorded.active_seconds:,} s while the Mechanism was active. Without priority traffic."
+    )
+    if recorded.without_allocation:
+        names = ", ".join(plain(user, _LONGEST_NAME) for user in recorded.without_allocation[:5])
+        more = len(recorded.without_allocation) - 5
+        yield f"  Counted as unknown, as they have no new allocation: {names}" + (
+            f" and {more} more" if more > 0 else ""
+        )
+
+
+def figures(
+    allocations: Allocations, changed: Mapping[str, Change], limit: Fraction, recorded: Recorded | None
+) -> dict[str, Any]:
+    """Return all figures, ready for JSON; units per second."""
+    parameters = allocations.parameters
+    users = []
+    for entry in allocations.users:
+        terms = allocations.terms(entry.user)
+        change = changed.get(entry.user)
+        users.append(
+            {
+                "user": entry.user,
+                "category": entry.category,
+                "user_ids": list(entry.user_ids),
+                "allocation": float(entry.allocation),
+                "minimum": float(terms.minimum),
+                "at_minimum": entry.at_minimum,
+                "portfolio_per_day": float(terms.portfolio_per_day),
+                "forecast_per_day": _float(terms.forecast_per_day),
+                "actual_per_day": _float(terms.actual_per_day),
+                "expected_per_day": float(terms.expected_per_day),
+                "busy_hour_factor": float(terms.busy_hour_factor),
+                "busy_hour_demand": float(terms.busy_hour_demand),
+                "share_of_demand": float(terms.share_of_demand),
+                "before": None if change is None else _float(change.before),
+                "relative_change": None if change is None else _float(change.relative),
+            }
+        )
+    result = {
+        "notice": NOTICE,
+        "month": allocations.month,
+        "parameters": {"version": parameters.version, "digest": parameters.digest},
+        "digest": allocations.digest,
+        "system_capacity": float(parameters.system_capacity),
+        "operating_threshold": float(parameters.operating_threshold),
+        "priority_share": float(parameters.priority_share),
+        "unknown_allocation": float(parameters.unknown_allocation),
+        "distributable": float(allocations.distributable),
+        "total": float(allocations.total),
+        "busy_hour_demand": float(allocations.busy_hour_demand),
+        "users": users,
+        "gone": [change.user for change in changed.values() if change.after is None],
+        "above_limit": [change.user for change in changed.values() if change.is_above(limit)],
+    }
+    if recorded is not None:
+        result["recorded"] = {
+            "first_s": recorded.first_s,
+            "last_s": recorded.last_s,
+            "active_seconds": recorded.active_seconds,
+            "without_allocation": list(recorded.without_allocation),
+            "users": [
+                {name: getattr(over, name) for name in over.__dataclass_fields__} for over in recorded.users
+            ],
+        }
+    return result
+
+
+def _exactly(value: Fraction) -> str:
+    """Write thousandths without losing any."""
+    return f"{float(value):,.3f}"
+
+
+def _few(value: Fraction) -> str:
+    return number(float(value))
+
+
+def _percent(value: Fraction) -> str:
+    return f"{float(100 * value):.4g} %"
+
+
+def _float(value: Fraction | None) -> float | None:
+    return None if value is None else float(value)

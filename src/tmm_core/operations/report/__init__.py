@@ -1,0 +1,1 @@
+"""The monthly report and the statements: reading the logs, computing the figures, composing the pages."""

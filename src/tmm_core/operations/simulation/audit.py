@@ -1,0 +1,120 @@
+"""An independent check of the engine's decisions while a simulation runs.
+
+It knows the allocations, the priority list and the bound of docs/guarantees.md, in plain floating point, and
+shares no code with the engine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tmm_core.mechanism import Decision
+from tmm_core.operations.simulation.policies import Attempts
+from tmm_core.policy.config import Config
+
+__all__ = ["Audit", "Audited"]
+
+_THROTTLED, _SPARE, _WITHIN = (
+    int(Decision.THROTTLED),
+    int(Decision.SPARE_CAPACITY),
+    int(Decision.WITHIN_ALLOCATION),
+)
+_NS = 1e-9
+_SLACK_S = 1e-5  # floating point; far below any interval that matters
+
+_Floats = np.ndarray[Any, np.dtype[np.float64]]
+
+
+@dataclass(frozen=True, slots=True)
+class Audited:
+    """What was found.
+
+    Attributes
+    ----------
+    within : int
+        Attempts admitted inside the allocation.
+    within_throttled : int
+        Attempts throttled although the User's bucket conformed: breaches of P1.
+    priority_throttled : int
+        Breaches of P2.
+    excess : float
+        Non-priority units admitted beyond the threshold's rate, in the worst of all windows.
+    bound : float
+        The most that docs/guarantees.md allows.
+    """
+
+    within: int
+    within_throttled: int
+    priority_throttled: int
+    excess: float
+    bound: float
+
+
+class Audit:
+    """Keeps one reference bucket for each User. *Not thread-safe.*
+
+    Parameters
+    ----------
+    config : Config
+    users : int
+        Slots.
+    costs : ndarray of float64, optional
+        Units by SRV number; None: one unit each.
+    priority : ndarray of bool
+        By SRV number.
+    step_s : float
+    """
+
+    def __init__(
+        self, config: Config, users: int, costs: _Floats | None, priority: np.ndarray[Any, Any], step_s: float
+    ) -> None:
+        self._users, self._costs, self._priority, self._step_s = users, costs, priority, step_s
+        self._tat: _Floats = np.zeros(users)
+        self._within = self._within_throttled = self._priority_throttled = 0
+        self._load = self._excess = self._bound = 0.0
+        self.apply(config)
+
+    def apply(self, config: Config) -> None:
+        """Put new allocations in force."""
+        rates = np.array([config.unknown_allocation, *config.allocations.values()])
+        self._known = rates > 0
+        self._interval: _Floats = 1 / np.where(self._known, rates, 1.0)
+        self._burst_s = config.burst_s
+        self._threshold = config.operating_threshold
+        longest = max(config.costs.values(), default=1)
+        bursts = float((rates[rates > 0] * config.burst_s + longest).sum())
+        bound = self._threshold * config.activation_s + longest + 15 + bursts
+        self._bound = max(self._bound, bound)
+
+    def step(self, attempts: Attempts, decisions: np.ndarray[Any, np.dtype[np.uint8]], now: int) -> None:
+        """Check the decisions of one step."""
+        self._load = max(0.0, self._load - self._threshold * self._step_s)
+        if not decisions.size:
+            return
+        keys = attempts.users.astype(np.int64) * 4 + decisions
+        costs = None if self._costs is None else self._costs[attempts.srvs]
+        units = np.bincount(keys, costs, self._users * 4).reshape(-1, 4)
+        within, at = units[:, _WITHIN], now * _NS
+        # A bucket at rest holds nothing: its word may be behind.
+        base = np.maximum(self._tat, at)
+        self._tat = np.where(within > 0, base + within * self._interval, base)
+        counts = units if costs is None else np.bincount(keys, None, self._users * 4).reshape(-1, 4)
+        self._within += int(counts[:, _WITHIN].sum())
+        throttled = counts[:, _THROTTLED]
+        if throttled.any():
+            # At one instant a bucket only fills: where it still has room now, it had room at the refusal.
+            room = self._known & (self._tat - at <= self._burst_s - _SLACK_S)
+            self._within_throttled += int(throttled[room].sum())
+            refused = attempts.srvs[decisions == _THROTTLED]
+            self._priority_throttled += int(np.count_nonzero(self._priority[refused]))
+        self._load += float(within.sum() + units[:, _SPARE].sum())
+        self._excess = max(self._excess, self._load)
+
+    def result(self) -> Audited:
+        """Return what was found so far."""
+        return Audited(
+            self._within, self._within_throttled, self._priority_throttled, self._excess, self._bound
+        )

@@ -1,0 +1,173 @@
+"""A model of the DSP: one queue, first in first out, with time-outs, strain and failure.
+
+Nothing about the real DSP is published. The model has what makes overload dangerous: work that comes faster
+than it is done waits; who waits too long has gone by the time it is done, and sends it again; and a system
+under strain gets slower, and at last fails.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tmm_core.operations.simulation.arrivals import Words, srvs_of
+from tmm_core.operations.simulation.scenario import DspTerms
+
+__all__ = ["Dsp", "Served"]
+
+_NOTHING: Words = np.empty(0, dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Served:
+    """What came of one step: words answered in time, and words whose senders see a failure now."""
+
+    answered: Words
+    failed: Words
+
+
+@dataclass(slots=True, eq=False)
+class _Chunk:
+    """Service Requests accepted in one step, from `head` on still waiting."""
+
+    step: int
+    words: Words
+    head: int = 0
+    late: bool = False  # their senders have given up waiting
+
+
+class Dsp:
+    """The DSP of one policy. *Not thread-safe.*
+
+    Parameters
+    ----------
+    terms : DspTerms
+    capacity : float
+        Units per second.
+    step_s : float
+        Seconds of one step.
+    costs : ndarray of float64, optional
+        Units by SRV number; None: one unit each.
+
+    Attributes
+    ----------
+    waiting : float
+        Units.
+    failures : int
+        Times it failed for want of room.
+    wasted : int
+        Service Requests it worked on for nobody.
+    """
+
+    def __init__(
+        self,
+        terms: DspTerms,
+        capacity: float,
+        step_s: float,
+        costs: np.ndarray[Any, np.dtype[np.float64]] | None = None,
+    ) -> None:
+        self._terms, self._capacity, self._step_s, self._costs = terms, capacity, step_s, costs
+        self._queue: deque[_Chunk] = deque()
+        self._by_step: dict[int, _Chunk] = {}
+        self._patience = round(terms.timeout_s / step_s)
+        self._credit = 0.0
+        self._down_until = -1
+        self.waiting = 0.0
+        self.failures = 0
+        self.wasted = 0
+
+    @property
+    def wait_s(self) -> float:
+        """Seconds of work waiting, at the full capacity."""
+        return self.waiting / self._capacity
+
+    def is_down(self, step: int) -> bool:
+        """Tell whether it has failed and not yet started again."""
+        return step < self._down_until
+
+    def unanswered(self) -> int:
+        """Service Requests that wait, and whose senders still do."""
+        return sum(chunk.words.size - chunk.head for chunk in self._queue if not chunk.late)
+
+    def step(self, step: int, words: Words, *, factor: float = 1.0, out: bool = False) -> Served:
+        """Accept Service Requests and work for one step.
+
+        Parameters
+        ----------
+        step : int
+            One more than at the last call.
+        words : ndarray of int64
+        factor : float
+            Of the capacity.
+        out : bool
+            An outage: nothing is accepted, nothing is done, what waits is lost.
+        """
+        failed = [self._give_up(step)]
+        if out or self.is_down(step):
+            failed += [self._lose(), words]
+            return Served(_NOTHING, np.concatenate(failed))
+        if words.size:
+            chunk = _Chunk(step, words)
+            self._queue.append(chunk)
+            self._by_step[step] = chunk
+            self.waiting += self._units(words)
+            if self.waiting > self._terms.queue_s * self._capacity:
+                self.failures += 1
+                self._down_until = step + round(self._terms.restart_s / self._step_s)
+                failed.append(self._lose())
+                return Served(_NOTHING, np.concatenate(failed))
+        answered = self._work(factor)
+        return Served(answered, np.concatenate(failed))
+
+    def _units(self, words: Words) -> float:
+        return float(words.size) if self._costs is None else float(self._costs[srvs_of(words)].sum())
+
+    def _give_up(self, step: int) -> Words:
+        """Return what has waited as long as its senders do."""
+        chunk = self._by_step.pop(step - self._patience, None)
+        if chunk is None or chunk.head == chunk.words.size:
+            return _NOTHING
+        chunk.late = True
+        return chunk.words[chunk.head :]
+
+    def _lose(self) -> Words:
+        lost = [chunk.words[chunk.head :] for chunk in self._queue if not chunk.late]
+        self._queue.clear()
+        self._by_step.clear()
+        self.waiting = self._credit = 0.0
+        return np.concatenate(lost) if lost else _NOTHING
+
+    def _work(self, factor: float) -> Words:
+        strain = max(0.0, self.wait_s - self._terms.strain_s)
+        rate = self._capacity * factor / (1 + self._terms.slowdown * strain)
+        self._credit += rate * self._step_s
+        done: list[Words] = []
+        while self._queue:
+            chunk = self._queue[0]
+            taken, cost = self._affordable(chunk)
+            if taken:
+                if chunk.late:
+                    self.wasted += taken
+                else:
+                    done.append(chunk.words[chunk.head : chunk.head + taken])
+                chunk.head += taken
+                self.waiting -= cost
+                self._credit -= cost
+            if chunk.head < chunk.words.size:
+                return np.concatenate(done) if done else _NOTHING
+            self._queue.popleft()
+        self.waiting = 0.0
+        self._credit = 0.0  # idle capacity cannot be saved up
+        return np.concatenate(done) if done else _NOTHING
+
+    def _affordable(self, chunk: _Chunk) -> tuple[int, float]:
+        left = chunk.words.size - chunk.head
+        if self._costs is None:
+            taken = min(int(self._credit), left)
+            return taken, float(taken)
+        sums = np.cumsum(self._costs[srvs_of(chunk.words[chunk.head :])])
+        taken = int(np.searchsorted(sums, self._credit, side="right"))
+        return taken, float(sums[taken - 1]) if taken else 0.0

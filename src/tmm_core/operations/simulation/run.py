@@ -1,0 +1,189 @@
+"""One policy run through a scenario: the loop of attempts, answers and retries, and its tallies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tmm_core.operations.simulation.arrivals import Fresh, Words, born_of, srvs_of, users_of
+from tmm_core.operations.simulation.audit import Audit
+from tmm_core.operations.simulation.clients import Clients
+from tmm_core.operations.simulation.dsp_model import Dsp
+from tmm_core.operations.simulation.policies import NS, Attempts, Load, make_policy
+from tmm_core.operations.simulation.result import Activation, PolicyResult, Second
+from tmm_core.operations.simulation.scenario import Client, Scenario
+
+__all__ = ["Run"]
+
+_KEY = 8  # Decision * 2 + let through at once
+_MIX = 0x9E3779B97F4A7C1  # odd: the highest bits of the product depend on all bits of a word
+
+
+class Run:
+    """Runs one policy, second by second. *Not thread-safe.*
+
+    Parameters
+    ----------
+    name : str
+        Of the policy.
+    scenario : Scenario
+    """
+
+    def __init__(self, name: str, scenario: Scenario) -> None:
+        self.name = name
+        self._scenario = scenario
+        self._steps = scenario.steps_per_s
+        self._step_ns = scenario.step_ms * 1_000_000
+        step_s = scenario.step_ms / 1000
+        config = scenario.config
+        self._policy = make_policy(name, scenario)
+        snapshot = self._policy.mechanisms[0].snapshot()
+        costs = np.array([config.cost_of(code) for code in snapshot.srvs], dtype=np.float64)
+        self._costs = None if (costs == 1).all() else costs
+        self._priority = np.array([code in config.priority_srvs for code in snapshot.srvs])
+        self._dsp = Dsp(scenario.dsp, config.system_capacity, step_s, self._costs)
+        kinds = [Client("unknown", "no-retry", attempts=1), *[user.client for user in scenario.users]]
+        self._clients = Clients(kinds, step_s, scenario.seed)
+        self._users = len(snapshot.users)
+        self._config = config
+        self._changes = list(scenario.changes)
+        audits = name in ("hard", "first-come", "fair") and scenario.hosts == 1
+        self._audit = Audit(config, self._users, self._costs, self._priority, step_s) if audits else None
+        self._activations = 0
+        self._was_active = False
+        self.result = PolicyResult(name, snapshot.users, scenario)
+
+    def second(self, second: int, fresh: Fresh) -> None:
+        """Run one second; called for each in turn with the same new Service Requests for all policies."""
+        row = Second()
+        all_faults = self._scenario.faults
+        users, keys, answers, lost = [], [], [], []
+        for step in range(self._steps):
+            at = second * self._steps + step
+            now = at * self._step_ns
+            while self._changes and self._changes[0].at_s * NS <= now:
+                self._config = self._scenario.changed(self._changes.pop(0), self._config)
+                self._policy.apply(self._config, now)
+                if self._audit is not None:
+                    self._audit.apply(self._config)
+            seconds = at / self._steps
+            faults = [fault for fault in all_faults if fault.covers(seconds)] if all_faults else []
+            attempts = fresh.words[fresh.edges[step] : fresh.edges[step + 1]]
+            again = self._clients.due(at)
+            if again.size:
+                row.again += again.size
+                attempts = np.concatenate((attempts, again))
+                # Neither the old nor the new ones come first.
+                attempts = attempts[np.argsort(attempts * _MIX, kind="stable")]
+            asked = Attempts.of(attempts)
+            load = Load(self._dsp.wait_s, any(fault.kind == "store-lost" for fault in faults))
+            verdict = self._policy.decide(asked, now, load)
+            through = ~verdict.refused if verdict.held is None else ~(verdict.refused | verdict.held)
+            accepted = attempts[through]
+            if verdict.released.size:
+                accepted = np.concatenate((verdict.released, accepted))
+            row.through += self._units(accepted)
+            out = any(fault.kind == "outage" for fault in faults)
+            factor = min([fault.factor for fault in faults if fault.kind == "slow"], default=1.0)
+            reached = 0.0 if out or self._dsp.is_down(at) else self._units(accepted)
+            row.admitted += reached
+            row.offered += self._units(attempts)
+            if self._audit is not None:
+                self._audit.step(asked, verdict.decisions, now)
+            served = self._dsp.step(at, accepted, factor=factor, out=out)
+            row.refused += int(np.count_nonzero(verdict.refused))
+            gone = self._clients.failed(attempts[verdict.refused], at, verdict.retry_after_s)
+            if served.failed.size:
+                row.failed += served.failed.size
+                gone = np.concatenate((gone, self._clients.failed(served.failed, at)))
+            if gone.size:
+                lost.append(gone)
+            if served.answered.size:
+                answers.append(served.answered)
+                self.result.waits.add(at + 1 - born_of(served.answered))
+            row.down |= self._dsp.is_down(at)
+            row.wait_s = max(row.wait_s, self._dsp.wait_s)
+            users.append(asked.users)
+            keys.append(verdict.decisions * 2 + through)
+        self._close(second, row, users, keys, answers, lost, fresh)
+
+    def _units(self, words: Words) -> float:
+        return float(words.size) if self._costs is None else float(self._costs[srvs_of(words)].sum())
+
+    def _close(
+        self,
+        second: int,
+        row: Second,
+        users: list[np.ndarray[Any, np.dtype[np.uint32]]],
+        keys: list[np.ndarray[Any, np.dtype[np.uint8]]],
+        answers: list[Words],
+        lost: list[Words],
+        fresh: Fresh,
+    ) -> None:
+        senders = np.concatenate(users)
+        table = np.bincount(
+            senders.astype(np.int64) * _KEY + np.concatenate(keys), minlength=self._users * _KEY
+        ).reshape(self._users, 4, 2)
+        answered, given_up = _joined(answers), _joined(lost)
+        row.fresh = self._units(fresh.words)
+        row.attempts = senders.size
+        row.answered, row.lost = answered.size, given_up.size
+        row.holding, row.waiting = self._policy.holding, self._clients.waiting
+        self._look((second + 1) * NS - 1, row)
+        result = self.result
+        result.table += table
+        result.answered += np.bincount(users_of(answered), minlength=self._users)
+        result.fresh += np.bincount(users_of(fresh.words), minlength=self._users)
+        result.priority_fresh += int(self._priority[srvs_of(fresh.words)].sum())
+        result.priority_answered += int(self._priority[srvs_of(answered)].sum())
+        result.add(row, table)
+
+    def _look(self, now: int, row: Second) -> None:
+        """Note beginnings and ends of activations; of several hosts, from the first to the last."""
+        if not self._policy.acts:
+            return
+        states = []
+        for mechanism in self._policy.mechanisms:
+            mechanism.tick(now)
+            states.append(mechanism.engine.state(now))
+        acting = [state["changed_at"] / NS for state in states if state["active"]]
+        activations = states[0]["activations"] if len(states) == 1 else 0
+        found = self.result.activations
+        began_again = self._was_active and activations > self._activations
+        if began_again or (self._was_active and not acting):
+            found[-1].ended_s = max(state["changed_at"] for state in states) / NS
+        if acting and (began_again or not self._was_active):
+            found.append(Activation(min(acting)))
+        self._activations = activations
+        row.active = bool(acting)
+        row.active_throughout = row.active and self._was_active and not began_again
+        row.inactive_throughout = not row.active and not self._was_active
+        self._was_active = row.active
+
+    def finish(self) -> PolicyResult:
+        """Close the tallies.
+
+        Raises
+        ------
+        RuntimeError
+            They differ from the engine's own counts, or Service Requests were lost from the books: a defect.
+        """
+        result = self.result
+        result.open = self._clients.waiting + self._dsp.unanswered() + self._policy.holding
+        result.failures, result.wasted = self._dsp.failures, self._dsp.wasted
+        if self._audit is not None:
+            result.audit = self._audit.result()
+        counts = sum(each.snapshot().counts.sum(axis=1) for each in self._policy.mechanisms)
+        # What the Alternative Solution held has asked the engine more than once.
+        if self.name != "alternative" and not np.array_equal(counts, result.table.sum(axis=2)):
+            raise RuntimeError("the tallies differ from the engine's own counts: please report this")
+        if result.requests != result.answered_total + result.lost_total + result.open:
+            raise RuntimeError("Service Requests are missing from the books: please report this")
+        for mechanism in self._policy.mechanisms:
+            mechanism.close()
+        return result
+
+
+def _joined(parts: list[Words]) -> Words:
+    return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)

@@ -1,0 +1,187 @@
+"""The figures of a simulation: one list of rows for the terminal, the page, the CSV and the JSON alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tmm_core.mechanism import Decision
+from tmm_core.operations import terminal
+from tmm_core.operations.simulate import Simulation
+from tmm_core.operations.simulation.checks import checks
+from tmm_core.operations.simulation.result import PolicyResult
+from tmm_core.operations.simulation.scenario import POLICIES
+from tmm_core.operations.terminal import Paint, duration, number, paragraph, percent
+
+__all__ = ["FIGURES", "NEVER", "Row", "figures_of", "finding", "lines", "summary", "value_text"]
+
+NEVER = "not seen"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A figure: its name in files, its label, its kind, and how to get it from a result.
+
+    Kinds are ``text``, ``count``, ``rate``, ``share``, ``duration``, ``ratio``.
+    """
+
+    key: str
+    label: str
+    kind: str
+    of: Callable[[Simulation, PolicyResult], Any]
+
+
+def _inside(simulation: Simulation, result: PolicyResult) -> list[int]:
+    names = set(simulation.inside)
+    return [slot for slot, user in enumerate(result.users) if user in names]
+
+
+def _above(result: PolicyResult) -> int:
+    return result.refused(Decision.SPARE_CAPACITY) + result.refused(Decision.THROTTLED)
+
+
+FIGURES: Sequence[Row] = (
+    Row("outage_s", "outage of the DSP", "duration", lambda _, r: r.outage_s),
+    Row("goodput", "answered/s under pressure", "rate", lambda _, r: r.goodput),
+    Row("answered", "answered in time, of all", "share", lambda _, r: r.answered_total / max(1, r.requests)),
+    Row("refused_inside", "refused inside allocation", "count", lambda _, r: r.refused(Decision.WITHIN_ALLOCATION)),
+    Row("refused_above", "refused above allocation", "count", lambda _, r: _above(r)),
+    Row("refused_priority", "priority refused", "count", lambda _, r: r.refused(Decision.PRIORITY)),
+    Row("priority_lost", "priority never answered", "count", lambda _, r: r.priority_lost),
+    Row(
+        "inside_users_lost", "Users inside: never answered", "count",
+        lambda s, r: int((r.fresh - r.answered)[_inside(s, r)].sum()),
+    ),
+    Row("wait_median_s", "wait to the answer, median", "duration", lambda _, r: r.wait_s(0.5)),
+    Row("wait_p99_s", "wait, 99 of 100 within", "duration", lambda _, r: r.wait_s(0.99)),
+    Row("attempts_per_request", "attempts per request", "ratio", lambda _, r: r.attempts_per_request),
+    Row("jain", "fairness (Jain) of spare", "ratio", lambda _, r: r.fairness),
+    Row("activations", "activations", "count", lambda _, r: len(r.activations)),
+    Row("active_s", "active for", "duration", lambda _, r: r.active_s),
+    Row("highest", "highest second at the DSP", "rate", lambda _, r: r.highest),
+    Row("recovery_s", "back to normal after", "duration", lambda _, r: r.recovery_s),
+)  # fmt: skip
+
+
+def value_text(row: Row, value: Any) -> str:
+    """Return a figure for people."""
+    if value is None:
+        return NEVER if row.key == "recovery_s" else "-"
+    if row.kind == "share":
+        return percent(value, 1)
+    if row.kind == "duration":
+        return duration(value)
+    if row.kind == "ratio":
+        return f"{value:.3f}"
+    return number(round(value))
+
+
+def figures_of(simulation: Simulation, result: PolicyResult) -> dict[str, Any]:
+    """Return the figures of one policy."""
+    return {row.key: row.of(simulation, result) for row in FIGURES}
+
+
+def finding(simulation: Simulation) -> str:
+    """Say in a sentence what was found."""
+    none, fair = simulation.of("none"), simulation.of("fair")
+    if none is None or fair is None:
+        return f"{len(simulation.results)} policies on the same Service Requests"
+    threw = "nothing was throttled" if not _above(fair) else f"{number(_above(fair))} attempts were throttled"
+    inside = fair.refused(Decision.WITHIN_ALLOCATION) + fair.refused(Decision.PRIORITY)
+    threw += (
+        "" if not _above(fair) else f", {number(inside)} of them inside an allocation or on the priority list"
+    )
+    without = (
+        f"Without protection the DSP is out for {duration(none.outage_s)}"
+        if none.outage_s
+        else "The DSP copes without protection"
+    )
+    out = f"is out for {duration(fair.outage_s)}" if fair.outage_s else "stays up"
+    return f"{without}; with the Mechanism it {out}: {threw}"
+
+
+def summary(simulation: Simulation) -> dict[str, Any]:
+    """Return all figures, ready for JSON; nothing depends on the machine."""
+    scenario = simulation.scenario
+    config = scenario.config
+    return {
+        "format": 1,
+        "scenario": scenario.name,
+        "title": scenario.title,
+        "about": scenario.about,
+        "source": scenario.source,
+        "seconds": scenario.seconds,
+        "seed": scenario.seed,
+        "configuration": {
+            "version": config.version,
+            "system_capacity": config.system_capacity,
+            "operating_threshold": config.operating_threshold,
+            "users": len(config.users),
+        },
+        "service_requests": simulation.results[0].requests,
+        "users_inside": len(simulation.inside),
+        "finding": finding(simulation),
+        "policies": {
+            result.name: {
+                "name": POLICIES[result.name],
+                **{key: _rounded(value) for key, value in figures_of(simulation, result).items()},
+                "attempts": result.attempts,
+                "given_up": result.lost_total,
+                "open_at_the_end": result.open,
+                "dsp_failures": result.failures,
+                "dsp_work_for_nobody": result.wasted,
+                "events": [{"began_s": each.began_s, "ended_s": each.ended_s} for each in result.activations],
+                "checks": [
+                    {"name": each.name, "promise": each.promise, "found": each.found, "holds": each.holds}
+                    for each in checks(result)
+                ],
+            }
+            for result in simulation.results
+        },
+    }
+
+
+def _rounded(value: Any) -> Any:
+    return round(value, 6) if isinstance(value, float) else value
+
+
+def lines(simulation: Simulation, paint: Paint) -> Iterator[str]:
+    """Yield the summary for people."""
+    scenario, results = simulation.scenario, simulation.results
+    config = scenario.config
+    yield from paragraph(scenario.about)
+    yield from paragraph(
+        f"{number(results[0].requests)} Service Requests from {number(len(config.users))} invented Users in "
+        f"{duration(scenario.seconds)}, seed {scenario.seed}; operating threshold "
+        f"{number(config.operating_threshold)}, system capacity {number(config.system_capacity)} units per second. "
+        f"{number(len(simulation.inside))} Users stay inside their allocations by their own doing."
+    )
+    yield ""
+    yield paint.bold(finding(simulation) + ".")
+    yield ""
+    rows = [[row.label, *[value_text(row, row.of(simulation, each)) for each in results]] for row in FIGURES]
+    head = ["", *[result.name for result in results]]
+    # As many policies side by side as fit.
+    width = terminal.columns()
+    shown = list(range(1, len(head)))
+    while shown:
+        taken = len(shown)
+        while taken > 1 and terminal.table_width(*_part(head, rows, shown[:taken]), 1) > width:
+            taken -= 1
+        yield from terminal.table(*_part(head, rows, shown[:taken]), paint)
+        shown = shown[taken:]
+        if shown:
+            yield ""
+    for result in results:
+        if found := checks(result):
+            yield ""
+            yield paint.bold(f"What is promised, under {result.name} ({POLICIES[result.name]})")
+            for each in found:
+                word = {True: "holds", False: "BROKEN", None: "not tested"}[each.holds]
+                line = f"  {each.name}  {word:10}  {each.promise}: {each.found}"
+                yield paint.red(line) if each.holds is False else line
+
+
+def _part(head: list[str], rows: list[list[str]], places: list[int]) -> tuple[list[str], list[list[str]]]:
+    return [head[0], *[head[at] for at in places]], [[row[0], *[row[at] for at in places]] for row in rows]

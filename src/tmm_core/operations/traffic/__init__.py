@@ -1,0 +1,1 @@
+"""Past or invented traffic through the engine, and what became of it."""
