@@ -50,7 +50,7 @@ types: $(INSTALLED) $(call group,lint)  ## Check the types, strictly
 	$(BIN)/mypy --strict src
 
 stubtest: $(INSTALLED) $(call group,lint)  ## Compare the engine's .pyi with the engine
-	$(BIN)/python -m mypy.stubtest --mypy-config-file pyproject.toml tmm_core._core.engine tmm_core
+	$(BIN)/python -m mypy.stubtest --mypy-config-file pyproject.toml tmm_core._core.engine
 
 bench: $(INSTALLED) $(call group,bench)  ## Run all benchmarks, peers in the same run (minutes; an idle machine)
 	$(PYTEST) bench --benchmark-only -p no:cacheprovider $(ARGS)

@@ -19,7 +19,7 @@ def base_ranges(user_slots: int, srvs: int, users: int) -> list[tuple[int, int]]
 def slab_ranges(user_slots: int, srvs: int, slab: int, users: int) -> list[tuple[int, int]]: ...
 def layout_words() -> dict[str, int]: ...
 
-class Host(Protocol):
+class _Host(Protocol):
     """Provides the slabs of a shared block."""
 
     guard: _Words
@@ -40,7 +40,7 @@ class Engine:
         first_slab: int,
         last_slab: int,
         now: int,
-        host: Host | None = None,
+        host: _Host | None = None,
     ) -> Engine: ...
     def admit(self, user: int, srv: int) -> Decision: ...
     def admit_at(self, user: int, srv: int, now: int) -> Decision: ...
