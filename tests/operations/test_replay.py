@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -21,7 +22,7 @@ from tmm_core.errors import TMMError
 from tmm_core.mechanism import Decision, Mechanism
 from tmm_core.operations.cli import main
 from tmm_core.operations.demo import run_demo
-from tmm_core.operations.replay import Replay, run_replay, time_at
+from tmm_core.operations.replay import Replay, Requests, run_replay, time_at
 from tmm_core.operations.traffic.request_log import RequestLog
 from tmm_core.operations.traffic.traffic import STEPS_PER_S, Day, demo_config, demo_users
 from tmm_core.policy.config import Config
@@ -34,11 +35,11 @@ CONFIG = Config(
 )  # fmt: skip
 
 
-def replay(text: str | bytes, folder: Path, config: Config = CONFIG, **options: float) -> Replay:
+def replay(text: str | bytes, folder: Path, config: Config = CONFIG, **options: Any) -> Replay:
     path = folder / "requests.csv"
     path.write_bytes(text.encode() if isinstance(text, str) else text)
     with RequestLog(path) as log:
-        return run_replay(log, config, folder / "out", keep=(path,), **options)  # type: ignore[arg-type]
+        return run_replay(Requests(log), config, folder / "out", keep=(path,), **options)
 
 
 def demo_log(day: Day, time_of: Callable[[int, int], str]) -> list[str]:

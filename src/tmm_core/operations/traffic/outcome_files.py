@@ -48,6 +48,8 @@ class OutcomeFiles:
         Text of the column ``time`` for a second of the traffic.
     keep : sequence of Path
         Files that were read: refused as a place to write to.
+    users : str
+        Name of the file of Users.
 
     Raises
     ------
@@ -58,10 +60,11 @@ class OutcomeFiles:
     """
 
     def __init__(
-        self, folder: Path, name: str, time_of: Callable[[int], str], keep: tuple[Path, ...] = ()
-    ) -> None:
+        self, folder: Path, name: str, time_of: Callable[[int], str], keep: tuple[Path, ...] = (), *,
+        users: str = "users.csv",
+    ) -> None:  # fmt: skip
         self.seconds = folder / f"{name}.csv"
-        self.users = folder / "users.csv"
+        self.users = folder / users
         self.chart = folder / f"{name}.svg"
         self._time_of = time_of
         self._done: list[Path] = []
