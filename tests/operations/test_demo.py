@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from xml.etree import ElementTree
@@ -14,12 +15,15 @@ from xml.etree import ElementTree
 import pytest
 
 from tmm_core.mechanism import Decision
+from tmm_core.operations import demo, page
 from tmm_core.operations.cli import main
 from tmm_core.operations.commands import demo_cli
-from tmm_core.operations.demo import run_demo, time_of_day
+from tmm_core.operations.demo import STORM, run_demo, run_storm, time_of_day
+from tmm_core.operations.simulation import scenario_files
+from tmm_core.operations.simulation.checks import checks
 from tmm_core.operations.traffic.traffic import RUNAWAY, Day
 
-SMALL = ["--requests", "150000"]
+SMALL = ["--requests", "150000", "--day"]
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -67,12 +71,12 @@ def test_quiet_says_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 def test_the_story_told_is_true(tmp_path: Path) -> None:
     """One tenth of the length: the shortest in which both events are apart and settle."""
-    demo = run_demo(tmp_path, requests=1_000_000)
-    outcome, config = demo.outcome, demo.config
+    done = run_demo(tmp_path, requests=1_000_000)
+    outcome, config = done.outcome, done.config
     assert outcome.activations == 2
     night, storm = outcome.events
-    assert time_of_day(demo.day, night.began_s).startswith("00:3")  # the runaway User, on top of the reads
-    assert time_of_day(demo.day, storm.began_s).startswith("17:")  # the weather
+    assert time_of_day(done.day, night.began_s).startswith("00:3")  # the runaway User, on top of the reads
+    assert time_of_day(done.day, storm.began_s).startswith("17:")  # the weather
     # F4, F5: who stays inside its allocation is never throttled, nor is what is on the priority list.
     runaway = outcome.users.index(RUNAWAY)
     throttled = outcome.counts[:, Decision.THROTTLED]
@@ -156,14 +160,52 @@ def test_requests_are_written_as_people_write_them() -> None:
     assert [demo_cli._requests(text) for text in ("1000000", "1_000_000", "1,000,000")] == [1_000_000] * 3
 
 
+def test_the_storm_is_played_written_and_its_page_named_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    full = scenario_files.load_scenario(STORM)
+    monkeypatch.setattr(demo, "load_scenario", lambda name: replace(full, seconds=40))
+    arguments = ["demo", "--requests", "150000", "--seed", "3", "--out"]
+    assert main([*arguments, str(tmp_path / "a")]) == 0
+    said = capsys.readouterr().out
+    assert said.splitlines()[-1] == f"  Open: {tmp_path / 'a' / STORM / 'simulation.html'}"
+    assert said.startswith("tmm demo: a day") and "The Beast from the East, at a tenth" in said
+    assert main([*arguments, str(tmp_path / "b"), "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)["storm"]
+    assert figures["seed"] == 3 and set(figures["policies"]) == {"none", "fair"}
+    assert figures["configuration"]["operating_threshold"] == 2000
+    first, again = (files(tmp_path / name / STORM) for name in "ab")
+    assert first == again and {"simulation.html", "figures.csv", "seconds.csv"} < set(first)
+    assert set(tmp_path.joinpath("a").iterdir()) == {
+        tmp_path / "a" / name for name in ("demo.csv", "users.csv", "demo.svg", STORM)
+    }
+
+
+def test_without_jinja2_all_but_the_page_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    full = scenario_files.load_scenario(STORM)
+    monkeypatch.setattr(demo, "load_scenario", lambda name: replace(full, seconds=20))
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    page._environment.cache_clear()
+    assert main(["demo", "--requests", "100000", "--out", str(tmp_path)]) == 0
+    said, errors = capsys.readouterr()
+    assert "Open:" not in said and "tmm: no page" in errors
+    assert "simulation.html" not in files(tmp_path / STORM) and len(files(tmp_path / STORM)) == 4
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_ten_million_requests_take_less_than_thirty_seconds(tmp_path: Path) -> None:
     began = monotonic()
-    demo = run_demo(tmp_path)
+    done = run_demo(tmp_path)
+    storm = run_storm()
     assert monotonic() - began < 30
-    assert 9_500_000 < demo.outcome.requests < 10_500_000
-    assert demo.outcome.offered.highest > 20_000
+    assert 9_500_000 < done.outcome.requests < 10_500_000
+    assert done.outcome.offered.highest > 20_000
+    none, fair = storm.results
+    assert none.outage_s > 0 == fair.outage_s
+    assert [each.name for each in checks(fair) if each.holds is False] == []
 
 
 @pytest.mark.slow
@@ -173,6 +215,9 @@ def test_the_documentation_shows_what_the_demonstration_says(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     assert main(["demo", "--out", str(tmp_path)]) == 0
-    said = capsys.readouterr().out.partition("\n  Decided at")[0].rstrip()
-    page = Path(__file__).parents[2] / "docs" / "demo-and-replay.md"
-    assert f"$ tmm demo\n{said}\n```" in page.read_text(encoding="utf-8")
+    said = capsys.readouterr().out
+    day, storm = said.partition("\n  Decided at")[0].rstrip(), said[said.index("The Beast from") :]
+    storm = storm[: storm.index(" s on this machine")].rpartition("\n")[0].rstrip()
+    text = (Path(__file__).parents[2] / "docs" / "demo-and-replay.md").read_text(encoding="utf-8")
+    assert f"$ tmm demo\n{day}\n```" in text
+    assert f"```text\n{storm}\n```" in text

@@ -352,15 +352,17 @@ def test_a_scaled_scenario_is_the_same_at_another_size(small: Scenario) -> None:
 
 
 def test_the_command_writes_its_files_and_says_what_it_found(
-    small: Scenario, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    small: Scenario, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("jinja2")
+    monkeypatch.setenv("COLUMNS", "80")
     out = tmp_path / "out"
     command = ["simulate", str(tmp_path / "small.toml"), "--policies", "none,fair", "-o", str(out)]
     assert main(command) == 0
     shown = capsys.readouterr().out
     assert "outage of the DSP" in shown
-    assert "P1  holds" in shown
+    assert "P1 holds" in shown
+    assert max(len(line) for line in shown.splitlines() if "/" not in line) <= 80
     names = ["simulation.html", "simulation.json", "figures.csv", "seconds.csv", "users.csv"]
     first = {name: (out / name).read_bytes() for name in names}
     assert main([*command, "--quiet"]) == 0

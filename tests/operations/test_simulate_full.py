@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import runpy
 from dataclasses import replace
+from pathlib import Path
 from time import process_time
 
 import numpy as np
@@ -42,6 +44,17 @@ def test_after_an_outage_the_storm_is_over_when_the_backlog_is_worked_off_and_ho
     assert 30 < drain_s < 120, "there is a storm"
     assert result.recovery_s is not None
     assert result.recovery_s <= drain_s + config.hold_s + 1, "seconds are counted whole"
+
+
+def test_the_page_of_results_is_what_its_command_writes(tmp_path: Path) -> None:
+    """To the last byte, charts too; for one scenario, as all of them take many minutes."""
+    docs = Path(__file__).parents[2] / "docs"
+    part = runpy.run_path(str(docs / "make_simulation.py"))["part_of"]("ordinary-day", tmp_path)
+    assert part in (docs / "simulation" / "results.md").read_text(encoding="utf-8")
+    charts = sorted(tmp_path.iterdir())
+    assert [chart.name for chart in charts] == ["ordinary-day-load.svg", "ordinary-day-wait.svg"]
+    for chart in charts:
+        assert chart.read_bytes() == (docs / "simulation" / chart.name).read_bytes()
 
 
 def test_not_one_of_a_hundred_million_is_lost_inside_an_allocation() -> None:

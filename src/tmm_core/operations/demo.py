@@ -1,13 +1,20 @@
-"""The main job: a day of traffic at DSP peak volume, decided by the real engine on a simulated clock."""
+"""The main job: a day of traffic at DSP peak volume, and a storm with clients that send again.
+
+The day is every Service Request of it, decided once: what it takes to show DSP peak volume. The storm is the
+scenario ``beast-from-the-east`` of the simulator at a tenth of its volume: what closes the loop, the answers that
+bring requests back and the DSP that fails, takes far longer for each request.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tmm_core.mechanism import Mechanism
 from tmm_core.operations.figures import Panel, clock_label
+from tmm_core.operations.simulate import Simulation, simulate
+from tmm_core.operations.simulation.scenario_files import load_scenario
 from tmm_core.operations.terminal import duration
 from tmm_core.operations.traffic.drive import Drive
 from tmm_core.operations.traffic.outcome import Outcome
@@ -16,10 +23,13 @@ from tmm_core.operations.traffic.outcome_files import OutcomeFiles
 from tmm_core.operations.traffic.traffic import DAY_S, Day, demo_config
 from tmm_core.policy.config import Config
 
-__all__ = ["REQUESTS_PER_S", "Demo", "run_demo", "time_of_day"]
+__all__ = ["REQUESTS_PER_S", "STORM", "Demo", "run_demo", "run_storm", "time_of_day"]
 
 REQUESTS_PER_S = 10_000_000 / 3600
 """Service Requests in a mean second of the demonstration's day, about."""
+
+STORM = "beast-from-the-east"
+_STORM_SCALE, _STORM_STEP_MS, _STORM_POLICIES = 0.1, 20, ("none", "fair")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,6 +85,20 @@ def run_demo(
         )  # fmt: skip
         files.finish(outcome, config, chart)
     return Demo(day, config, outcome, files.paths)
+
+
+def run_storm(*, seed: int = 1, progress: Callable[[float], None] = lambda second: None) -> Simulation:
+    """Play the Beast from the East without protection and under the Mechanism, with clients that send again.
+
+    Parameters
+    ----------
+    seed : int
+    progress : callable
+        Told the number of simulated seconds done, of `Scenario.seconds`.
+    """
+    scenario = load_scenario(STORM).scaled(_STORM_SCALE)
+    scenario = replace(scenario, seed=seed, step_ms=_STORM_STEP_MS)
+    return simulate(scenario, _STORM_POLICIES, progress=progress)
 
 
 def time_of_day(day: Day, second: float) -> str:

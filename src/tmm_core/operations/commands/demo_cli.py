@@ -6,24 +6,30 @@ import argparse
 import sys
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tmm_core.operations import terminal
+
+if TYPE_CHECKING:
+    from tmm_core.operations.demo import Demo
+    from tmm_core.operations.simulate import Simulation
 
 __all__ = ["add_parser", "run"]
 
 _EXAMPLES = """\
-The day has the published shape of smart-meter traffic at full roll-out: an ordinary daily-read peak, one
+Two parts. The day has the published shape of smart-meter traffic at full roll-out: an ordinary daily-read peak, one
 runaway User, and a burst of freak weather. It is played faster than it would last, at the rates per second
-of a real day; --requests 240000000 plays all 24 hours. Throttled requests are not sent again. All Users are
-invented.
+of a real day; --requests 240000000 plays all 24 hours. Its throttled requests are not sent again. Then the Beast
+from the East is played by the simulator at a tenth of its volume, without protection and under the Mechanism, with
+clients that send again what was refused or not answered: tmm simulate has all six policies. All Users are invented.
 
 examples:
   tmm demo                          about ten million Service Requests, files in ./tmm-demo
   tmm demo --seed 7 --out /tmp/d    other traffic, another folder
+  tmm demo --day                    only the day: a few seconds
   tmm demo --json | jq .events      figures for programs
 
-The same seed gives the same bytes in demo.csv, users.csv and demo.svg.
+The same seed gives the same bytes in every file. The page needs Jinja2; all the rest only NumPy.
 """
 
 
@@ -53,6 +59,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         metavar="N",
         help="about how many Service Requests, 100000 to 1000000000 (default 10000000)",
     )
+    parser.add_argument("--day", action="store_true", help="only the day, without the storm and its page")
     parser.add_argument("--all-users", action="store_true", help="list every User")
     parser.add_argument("--json", action="store_true", help="write the figures to stdout as JSON")
     parser.add_argument(
@@ -62,9 +69,10 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Play the day and show the summary."""
-    from tmm_core.operations.demo import REQUESTS_PER_S, run_demo, time_of_day
-    from tmm_core.operations.traffic.summary import summary, summary_lines
+    """Play the day and the storm, and show what came of them."""
+    from tmm_core.operations.demo import REQUESTS_PER_S, run_demo
+    from tmm_core.operations.simulation.summary import summary as storm_summary
+    from tmm_core.operations.traffic.summary import summary
 
     began = perf_counter()
     total = max(1, round(args.requests / REQUESTS_PER_S))
@@ -72,12 +80,54 @@ def run(args: argparse.Namespace) -> int:
         demo = run_demo(args.out, seed=args.seed, requests=args.requests, progress=progress)
     took_s = perf_counter() - began
     day, outcome = demo.day, demo.outcome
+    if not args.json and not args.quiet:
+        _say_day(args, demo, took_s)
+    storm = None if args.day else _storm(args)
     if args.json:
-        figures = {"seed": day.seed, "simulated_seconds": day.seconds, "speed": day.speed}
-        terminal.print_json({**figures, **summary(outcome, demo.config)})
-        return 0
-    if args.quiet:
-        return 0
+        figures: dict[str, Any] = {"seed": day.seed, "simulated_seconds": day.seconds, "speed": day.speed}
+        figures |= summary(outcome, demo.config)
+        if storm is not None:
+            figures["storm"] = storm_summary(storm)
+        terminal.print_json(figures)
+    return 0
+
+
+def _storm(args: argparse.Namespace) -> Simulation:
+    """Play the storm, write its files, and say what came of it."""
+    from tmm_core.operations.commands.simulate_cli import html_of
+    from tmm_core.operations.demo import STORM, run_storm
+    from tmm_core.operations.simulation.files import write_files
+    from tmm_core.operations.simulation.scenario_files import load_scenario
+    from tmm_core.operations.simulation.summary import lines
+
+    seconds = load_scenario(STORM).seconds
+    with terminal.progress("Playing the storm", seconds, quiet=args.quiet) as progress:
+        storm = run_storm(seed=args.seed, progress=progress)
+    html = html_of([storm])
+    files = write_files(args.out / STORM, [storm], html)
+    if args.json or args.quiet:
+        return storm
+    paint = terminal.Paint.of(sys.stdout)
+    print()
+    print(paint.bold(f"{storm.scenario.title}, at a tenth of its volume, with clients that send again"))
+    for line in lines(storm, paint):
+        print(line)
+    print()
+    for line in terminal.paragraph(
+        f"{storm.took_s:.1f} s on this machine. Written: {terminal.plain(str(args.out / STORM), 200)}: "
+        + ", ".join(file.name for file in files)
+    ):
+        print(line)
+    if html is not None:
+        print(f"  Open: {terminal.plain(str(files[0]), 300)}")
+    return storm
+
+
+def _say_day(args: argparse.Namespace, demo: Demo, took_s: float) -> None:
+    from tmm_core.operations.demo import time_of_day
+    from tmm_core.operations.traffic.summary import summary_lines
+
+    day, outcome = demo.day, demo.outcome
     paint = terminal.Paint.of(sys.stdout)
     number, duration = terminal.number, terminal.duration
     print(paint.bold("tmm demo: a day of traffic at DSP peak volume, decided by the engine"))
@@ -106,7 +156,6 @@ def run(args: argparse.Namespace) -> int:
     print()
     for line in terminal.finished(outcome.requests, outcome.decided_s, took_s, demo.files):
         print(line)
-    return 0
 
 
 def _seed(text: str) -> int:

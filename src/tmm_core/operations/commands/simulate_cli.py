@@ -10,7 +10,7 @@ from typing import Any
 
 from tmm_core.operations import terminal
 
-__all__ = ["add_parser", "run"]
+__all__ = ["add_parser", "html_of", "run"]
 
 _EXAMPLES = """\
 The Mechanism's decisions are those of the real engine; the DSP, the network and the clients are models. All Users
@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
         label = f"Simulating {scenario.name}, {len(policies)} policies"
         with terminal.progress(label, scenario.seconds, quiet=args.quiet) as progress:
             simulations.append(simulate(scenario, policies, progress=progress))
-    files = write_files(args.out, simulations, _html(simulations))
+    files = write_files(args.out, simulations, html_of(simulations))
     if args.json:
         found = [summary(each) for each in simulations]
         terminal.print_json(found[0] if len(found) == 1 else found)
@@ -122,7 +122,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _html(simulations: Sequence[Any]) -> str | None:
+def html_of(simulations: Sequence[Any]) -> str | None:
+    """Return the page; None, and a word on stderr, without Jinja2."""
     from tmm_core.errors import TMMError
     from tmm_core.operations.page import render_html
     from tmm_core.operations.simulation.page import simulation_page
@@ -130,7 +131,7 @@ def _html(simulations: Sequence[Any]) -> str | None:
     try:
         return render_html(simulation_page(simulations))
     except TMMError as error:  # all the rest is written without Jinja2
-        print(f"tmm simulate: no page: {error}", file=sys.stderr)
+        print(f"tmm: no page: {error}", file=sys.stderr)
         return None
 
 

@@ -122,7 +122,7 @@ def _sections(simulation: Simulation) -> list[Section]:
     figures = [wait_figure(simulation), *[load_figure(each) for each in simulation.results]]
     sections.append(Section("Load, policy by policy", figures))
     kept = [
-        Section(POLICIES[each.name].capitalize(), [_promises(each)])
+        Section(_capital(POLICIES[each.name]), [_promises(each)])
         for each in simulation.results
         if checks(each)
     ]
@@ -199,7 +199,7 @@ def load_figure(result: PolicyResult) -> Figure:
     bands = _bands([row.active for row in rows])
     down = f"; the DSP is out for {duration(result.outage_s)}" if result.outage_s else ""
     said = (
-        f"{name.capitalize()}: {number(round(result.highest))} units reach the DSP in the highest second of "
+        f"{_capital(name)}: {number(round(result.highest))} units reach the DSP in the highest second of "
         f"{number(round(max((row.offered for row in rows), default=0)))} sent{down}"
     )
     table = Table(
@@ -248,9 +248,7 @@ def wait_figure(simulation: Simulation) -> Figure:
         for begin, end in pairwise(_edges(seconds, _ROWS))
     ]
     columns = [Column("From", "duration", "from_s")]
-    columns += [
-        Column(POLICIES[each.name].capitalize(), "duration", each.name) for each in simulation.results
-    ]
+    columns += [Column(_capital(POLICIES[each.name]), "duration", each.name) for each in simulation.results]
     return Figure(
         said,
         lambda width: line_chart(
@@ -285,3 +283,8 @@ def _bands(active: Sequence[bool]) -> list[tuple[float, float]]:
 def _ticks(seconds: int) -> list[tuple[float, str]]:
     step = next((each for each in _STEPS_S if seconds / each <= 8), 3600)
     return [(float(at), f"{at // 60}:{at % 60:02d} min") for at in range(0, seconds + 1, step)]
+
+
+def _capital(text: str) -> str:
+    """Return text with a capital in front; the Mechanism keeps its own."""
+    return text[:1].upper() + text[1:]

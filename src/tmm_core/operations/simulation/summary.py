@@ -85,19 +85,21 @@ def figures_of(simulation: Simulation, result: PolicyResult) -> dict[str, Any]:
 def finding(simulation: Simulation) -> str:
     """Say in a sentence what was found."""
     none, fair = simulation.of("none"), simulation.of("fair")
-    if none is None or fair is None:
+    if fair is None or (none is None and len(simulation.results) > 1):
         return f"{len(simulation.results)} policies on the same Service Requests"
     threw = "nothing was throttled" if not _above(fair) else f"{number(_above(fair))} attempts were throttled"
     inside = fair.refused(Decision.WITHIN_ALLOCATION) + fair.refused(Decision.PRIORITY)
     threw += (
         "" if not _above(fair) else f", {number(inside)} of them inside an allocation or on the priority list"
     )
+    out = f"is out for {duration(fair.outage_s)}" if fair.outage_s else "stays up"
+    if none is None:
+        return f"With the Mechanism the DSP {out}: {threw}"
     without = (
         f"Without protection the DSP is out for {duration(none.outage_s)}"
         if none.outage_s
         else "The DSP copes without protection"
     )
-    out = f"is out for {duration(fair.outage_s)}" if fair.outage_s else "stays up"
     return f"{without}; with the Mechanism it {out}: {threw}"
 
 
@@ -158,7 +160,8 @@ def lines(simulation: Simulation, paint: Paint) -> Iterator[str]:
         f"{number(len(simulation.inside))} Users stay inside their allocations by their own doing."
     )
     yield ""
-    yield paint.bold(finding(simulation) + ".")
+    for line in paragraph(finding(simulation) + ".", ""):
+        yield paint.bold(line)
     yield ""
     rows = [[row.label, *[value_text(row, row.of(simulation, each)) for each in results]] for row in FIGURES]
     head = ["", *[result.name for result in results]]
@@ -179,8 +182,8 @@ def lines(simulation: Simulation, paint: Paint) -> Iterator[str]:
             yield paint.bold(f"What is promised, under {result.name} ({POLICIES[result.name]})")
             for each in found:
                 word = {True: "holds", False: "BROKEN", None: "not tested"}[each.holds]
-                line = f"  {each.name}  {word:10}  {each.promise}: {each.found}"
-                yield paint.red(line) if each.holds is False else line
+                for line in paragraph(f"{each.name} {word}. {each.promise}: {each.found}."):
+                    yield paint.red(line) if each.holds is False else line
 
 
 def _part(head: list[str], rows: list[list[str]], places: list[int]) -> tuple[list[str], list[list[str]]]:
