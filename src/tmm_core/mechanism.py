@@ -194,7 +194,11 @@ class Mechanism:
                 continue
             engine = shared_engine(block, native.clock() if start is None else start)
             mechanism = cls._over(block, engine, config, start)
-            mechanism.apply(config)
+            try:
+                mechanism.apply(config)
+            except BaseException:
+                mechanism.close()  # its slab is for the next one
+                raise
             return mechanism
         raise MemoryLayoutError(f"{path}: it is made and removed again and again: found no block to join")
 
@@ -288,7 +292,7 @@ class Mechanism:
         ConfigError
             There are more new Users than slots; the configuration in force stays.
         MemoryLayoutError
-            A shared block has no room for the new Users; the configuration in force stays.
+            A shared block has no room or no slots for the new Users; the configuration in force stays.
         """
         if self._block is None:
             with self._lock:
@@ -438,7 +442,7 @@ class Mechanism:
     def _put_in_force(self, config: Config, now: int) -> None:
         view, block = self._view, self._block
         users = list(dict.fromkeys((*view.slots, *config.users)))
-        if len(users) > self._engine.user_slots:
+        if block is None and len(users) > self._engine.user_slots:
             raise ConfigError(
                 Mistake(
                     f"{len(users) - 1} Users have been named since the start, but there are slots for "
@@ -451,6 +455,8 @@ class Mechanism:
         if unheard:
             fault = f"SRVs {', '.join(unheard)} are not known to the processes that share the block"
             raise ConfigError(Mistake(fault, field="priority"))
+        if block is not None:
+            block.make_room(len(users))
         settings, rules, services = terms_of(config, users, srvs)
         generation = self._engine.generation + 1
         differences = view.differences
@@ -458,7 +464,6 @@ class Mechanism:
             # Counts are never set back: a new candidate's begin where they stand now.
             differences = self._engine.differences().tolist() if config.candidate_version else []
         if block is not None:
-            block.make_room(len(users))
             block.write_terms(generation, text_of(config, users, srvs, block.header.block_id, differences))
         self._engine.apply(settings, rules, services, now)
         # In one store: a gate that looks in between sees the old generation and looks again.

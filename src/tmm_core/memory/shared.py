@@ -349,8 +349,9 @@ class SharedBlock:
             return
         if users > header.user_slots:
             raise MemoryLayoutError(
-                f"{self.path}: found slots for {header.user_slots - 1:,} Users, expected {users - 1:,}: stop the "
-                "processes that use it, remove it, and start with a larger max_users"
+                f"{self.path}: found slots for {header.user_slots - 1:,} Users, expected {users - 1:,} (a User that "
+                "was ever named keeps its slot): stop the processes that use it, remove it and start them again; a "
+                "new block has slots for eight times its Users, or max_users"
             )
         users = min(max(users, 2 * have), header.user_slots)
         self._allocate(
