@@ -123,6 +123,32 @@ def test_apply_is_seen_by_running_gateways(toml: Path, capsys: pytest.CaptureFix
         assert gateway.snapshot().generation == 2, "a file with a mistake changes nothing"
 
 
+def test_explain_tells_of_the_candidate_where_there_is_one(
+    toml: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["explain", "Northern Energy", "4.1.1", "-c", str(toml)]
+    with Mechanism.open(toml) as gateway:
+        assert main(asked) == 0
+        assert "candidate" not in capsys.readouterr().out
+        assert main([*asked, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["candidate"] is None
+        gateway.apply(replace(gateway.config, candidate_allocations={"Northern Energy": 4.0}))
+        # At once: of eleven inside an allocation of 10 units per second, five are inside one of 4.
+        user, srv = gateway.user("Northern Energy"), gateway.srv("4.1.1")
+        for _ in range(11):
+            gateway.admit_at(user, srv, 10**15)
+        units = gateway.snapshot().candidate.units[user].tolist()  # type: ignore[union-attr]
+        assert main([*asked, "--json"]) == 0
+        told = json.loads(capsys.readouterr().out)["candidate"]
+        assert (told["allocation"], told["over"]) == (4.0, 6)
+        assert main(asked) == 0
+        text = " ".join(capsys.readouterr().out.split())
+        assert (
+            f"a candidate allocation of 4 units per second is tried without effect: so far {units[0]} units"
+            in text
+        )
+
+
 def test_explain_asks_the_gateways_block(toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
     # A unit in 100 s: its bucket stays full while the command runs.
     (toml.parent / "allocations.csv").write_text(

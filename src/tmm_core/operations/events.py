@@ -10,7 +10,7 @@ import json
 import socket
 import sqlite3
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -18,13 +18,14 @@ from types import TracebackType
 from typing import Any
 
 from tmm_core.errors import EventLogError
+from tmm_core.operations.event_log import candidates
+from tmm_core.operations.event_log.adding import adding, by_day
 from tmm_core.operations.event_log.event_records import Batch, Event
 from tmm_core.operations.event_log.files import BUSY_MS, check_schema, connect, file_of, files_of, month_of
 from tmm_core.operations.event_log.schema import APPLICATION_ID, SCHEMA, SCHEMA_VERSION
 
 __all__ = ["EventLog", "connect", "file_of", "files_of", "month_of"]
 
-_DAY = 86_400
 _LETTER_COMMITS = 1_000  # a letter is deleted right after its commit: no need to remember it for long
 _OUTCOMES = ("throttled", "spare", "within", "priority")
 _UNITS = tuple(f"{name}_units" for name in _OUTCOMES)
@@ -100,6 +101,10 @@ class EventLog:
             )
         }
         return requests, units
+
+    def candidate_totals(self, source_id: str) -> dict[str, list[int]]:
+        """Return what of a source's differences of candidate allocations is in the log, by User."""
+        return candidates.totals(self._open_connection(), source_id)
 
     def last_source(self) -> sqlite3.Row | None:
         """Return the source of the last commit, or None in a new log."""
@@ -216,6 +221,7 @@ class EventLog:
                     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             check_schema(connection, file)
+            candidates.prepare(connection)
             users = dict(connection.execute("SELECT name, user FROM users").fetchall())
             srvs = dict(connection.execute("SELECT code, srv FROM srvs").fetchall())
             last = connection.execute("SELECT max(seq) FROM commits").fetchone()[0]
@@ -318,22 +324,23 @@ class EventLog:
         requests = [
             (source, self._user(user), self._srv(srv), *row) for (user, srv), row in batch.counts.items()
         ]
-        connection.executemany(_adding("totals", ("source", "user", "srv"), _OUTCOMES), requests)
+        connection.executemany(adding("totals", ("source", "user", "srv"), _OUTCOMES), requests)
         units = [(source, self._user(user), *row) for (user,), row in batch.units.items()]
-        connection.executemany(_adding("unit_totals", ("source", "user"), _UNITS), units)
+        connection.executemany(adding("unit_totals", ("source", "user"), _UNITS), units)
         minutes = cells(batch.minute_counts)
-        connection.executemany(_adding("minute_counts", ("minute", "user", "srv"), _OUTCOMES), minutes)
+        connection.executemany(adding("minute_counts", ("minute", "user", "srv"), _OUTCOMES), minutes)
         connection.executemany(
-            _adding("day_counts", ("day", "user", "srv"), _OUTCOMES), _by_day(minutes, keys=3)
+            adding("day_counts", ("day", "user", "srv"), _OUTCOMES), by_day(minutes, keys=3)
         )
         connection.executemany(
-            _adding("second_counts", ("second", "user", "srv"), _OUTCOMES), cells(batch.second_counts)
+            adding("second_counts", ("second", "user", "srv"), _OUTCOMES), cells(batch.second_counts)
         )
         users = [(when, self._user(user), *row) for (when, user), row in batch.user_minutes.items()]
-        connection.executemany(_adding("user_minutes", ("minute", "user"), (*_OUTCOMES, *_UNITS)), users)
+        connection.executemany(adding("user_minutes", ("minute", "user"), (*_OUTCOMES, *_UNITS)), users)
         connection.executemany(
-            _adding("user_days", ("day", "user"), (*_OUTCOMES, *_UNITS)), _by_day(users, keys=2)
+            adding("user_days", ("day", "user"), (*_OUTCOMES, *_UNITS)), by_day(users, keys=2)
         )
+        candidates.write(connection, source, batch, self._user)
 
     def _write_system(self, connection: sqlite3.Connection, batch: Batch) -> None:
         connection.executemany(
@@ -384,7 +391,7 @@ class EventLog:
             ],
         )  # fmt: skip
         connection.executemany(
-            _adding("event_counts", ("event", "user", "srv"), _OUTCOMES),
+            adding("event_counts", ("event", "user", "srv"), _OUTCOMES),
             [
                 (event, self._user(user), self._srv(srv), *row)
                 for (event, user, srv), row in batch.event_counts.items()
@@ -441,26 +448,6 @@ class EventLog:
         )
 
 
-def _adding(table: str, keys: tuple[str, ...], columns: tuple[str, ...]) -> str:
-    """An insertion that adds to the row where there is one already."""
-    return (
-        f"INSERT INTO {table} ({', '.join((*keys, *columns))}) VALUES ({', '.join('?' * len((*keys, *columns)))})"
-        f" ON CONFLICT ({', '.join(keys)}) DO UPDATE SET "
-        + ", ".join(f"{name} = {name} + excluded.{name}" for name in columns)
-    )
-
-
-def _by_day(rows: Iterable[tuple[int, ...]], *, keys: int) -> list[tuple[int, ...]]:
-    """Rows by minute, added up by day."""
-    days: dict[tuple[int, ...], list[int]] = {}
-    for row in rows:
-        key = (row[0] // _DAY * _DAY, *row[1:keys])
-        amounts = row[keys:]
-        found = days.get(key)
-        days[key] = list(amounts) if found is None else [a + b for a, b in zip(found, amounts, strict=True)]
-    return [(*key, *amounts) for key, amounts in days.items()]
-
-
 def _statements(script: str) -> Iterator[str]:
     """The statements of a script one by one: `executescript` would commit by itself."""
     statement = ""
@@ -492,6 +479,8 @@ def _carry_on(old: sqlite3.Connection, new: sqlite3.Connection) -> None:
     }
     for table, base in (("totals", "bases"), ("unit_totals", "unit_bases")):
         copies[table] = copies[base] = f"SELECT * FROM {table} WHERE {live}"
+    if candidates.has_candidates(old):
+        copies["candidate_totals"] = f"SELECT * FROM candidate_totals WHERE {live}"
     for table, query in copies.items():
         rows = [tuple(row) for row in old.execute(query)]
         if rows:

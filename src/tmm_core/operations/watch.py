@@ -288,6 +288,7 @@ class Watcher:
             log.activations(self._source.source_id),
             opened[-1] if opened else None,
             *log.last_configuration(),
+            log.candidate_totals(self._source.source_id),
         )
 
     def _begin_log(self, log: EventLog, observer: Observer, at_ms: int, mono_ns: int) -> None:

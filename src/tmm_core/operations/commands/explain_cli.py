@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tmm_core.mechanism import UNKNOWN, Mechanism
+from tmm_core.mechanism import UNKNOWN, Difference, Mechanism, Snapshot
 from tmm_core.operations import terminal
 from tmm_core.operations.commands.check_cli import day
 from tmm_core.operations.terminal import number, plain
@@ -76,10 +76,12 @@ def run(args: argparse.Namespace) -> int:
     mechanism, source = mechanism_of(config)
     with mechanism:
         explanation = mechanism.explain(args.user, args.srv)
-        active = mechanism.snapshot().active
+        snapshot = mechanism.snapshot()
+        active = snapshot.active
         if mechanism.block is not None:
             config = mechanism.config  # the one in force, whatever the file says by now
     facts = _facts(config, explanation.user, explanation.srv)
+    candidate = _candidate(config, snapshot, explanation.user)
     hints = _hints(config, args.user, args.srv, explanation.user, explanation.srv)
     if args.json:
         terminal.print_json(
@@ -92,6 +94,7 @@ def run(args: argparse.Namespace) -> int:
                 "active": active,
                 "version": config.version,
                 **facts,
+                "candidate": candidate,
                 "notes": hints,
             }
         )
@@ -109,6 +112,9 @@ def run(args: argparse.Namespace) -> int:
     print(f"  SRV         {plain(explanation.srv)}{name}")
     print(f"              {listed}, cost {facts['cost']}")
     print(f"  at worst    {facts['at_worst']}")
+    if candidate is not None:
+        for line in _wrapped(candidate["sentence"], "  candidate   "):
+            print(line)
     for hint in hints:
         for line in _wrapped(hint, "  note        "):
             print(line)
@@ -139,6 +145,24 @@ def _facts(config: Config, user: str, srv: str) -> dict[str, Any]:
         "priority": priority,
         "cost": config.cost_of(srv),
         "at_worst": at_worst,
+    }
+
+
+def _candidate(config: Config, snapshot: Snapshot, user: str) -> dict[str, Any] | None:
+    """Return what a candidate allocation would have decided otherwise for a User; None where none is tried."""
+    rates, tried = config.candidate_allocations, snapshot.candidate
+    if rates is None or tried is None or user == UNKNOWN or user not in snapshot.users:
+        return None
+    units = tried.units[snapshot.users.index(user)].tolist()
+    rate = rates.get(user, 0.0)
+    return {
+        "version": tried.version,
+        "allocation": rate,
+        **{each.name.lower(): units[each] for each in Difference},
+        "sentence": f"a candidate allocation of {number(rate)} units per second is tried without effect: so far "
+        f"{number(units[Difference.OVER])} units would have been over it alone, at most "
+        f"{number(units[Difference.OVER_WHILE_ACTIVE])} of them throttled, and "
+        f"{number(units[Difference.ADMITTED])} that were throttled would have been admitted",
     }
 
 

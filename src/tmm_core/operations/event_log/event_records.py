@@ -209,6 +209,8 @@ class Batch:
     minute_counts: Cells = field(default_factory=dict)
     second_counts: Cells = field(default_factory=dict)
     user_minutes: Cells = field(default_factory=dict)
+    candidate_days: Cells = field(default_factory=dict)  # by (day, candidate, User)
+    candidate_totals: Cells = field(default_factory=dict)  # by (User,)
     system_minutes: dict[int, SystemMinute] = field(default_factory=dict)
     system_seconds: dict[int, tuple[float, float, float, float]] = field(default_factory=dict)
     configurations: list[ConfigurationApplied] = field(default_factory=list)

@@ -7,12 +7,13 @@ once a second; what it adds up in `Observer.batch` is written by whoever holds t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from tmm_core.mechanism import Decision, Mechanism, Snapshot
+from tmm_core.operations.event_log.candidates import Trial
 from tmm_core.operations.event_log.event_records import (
     Batch,
     ConfigurationApplied,
@@ -53,6 +54,7 @@ class Known:
     open_event: Event | None = None
     version: str | None = None
     candidate: str = ""
+    differences: Mapping[str, list[int]] = field(default_factory=dict)
 
     @classmethod
     def nothing(cls) -> Known:
@@ -107,6 +109,7 @@ class Observer:
         self._event = known.open_event  # the one that is open
         self._last = known.open_event  # the one that last was
         self._requests, self._units = self._baseline(known, mono_ns)
+        self._trial = Trial(mechanism, mechanism.snapshot(mono_ns).users, known.differences, known.candidate)
         self._healed = mechanism.engine.state(mono_ns)["healed"]
         self._total = sum(sum(row) for row in known.requests.values())
         self._dropped: dict[tuple[str, str], list[int]] = {}
@@ -135,6 +138,7 @@ class Observer:
     def poll(self, at_ms: int, mono_ns: int) -> None:
         """Look, and add what changed since the last look."""
         state = self._mechanism.engine.state(mono_ns)
+        tried = self._trial.look()
         snapshot = self._mechanism.snapshot(mono_ns)
         config = self._mechanism.config
         self._watch_clocks(at_ms, mono_ns)
@@ -151,6 +155,7 @@ class Observer:
         if touched is None and requests[:, :, _THROTTLED].any():
             touched = self._last  # decided while it was active, and counted a moment later
         self._book(snapshot, requests, units, touched, config, span_s)
+        self._trial.book(self.batch, tried, snapshot, units, self._at_ms)
         self._book_system(snapshot)
         self._watch_priority(snapshot.users, units, span_s, config)
         if snapshot.healed > self._healed:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["APPLICATION_ID", "FAULTS", "LOSSES", "NOTICES", "SCHEMA", "SCHEMA_VERSION"]
+__all__ = ["APPLICATION_ID", "CANDIDATE_TABLES", "FAULTS", "LOSSES", "NOTICES", "SCHEMA", "SCHEMA_VERSION"]
 
 #: ``PRAGMA application_id``: an SQLite file with another one is not an event log. "TMMe".
 APPLICATION_ID = 0x544D4D65
@@ -42,6 +42,31 @@ _UNITS = """
 def _one_of(column: str, values: tuple[str, ...]) -> str:
     return f"{column} TEXT NOT NULL CHECK ({column} IN ({', '.join(repr(each) for each in values)}))"
 
+
+#: Came later: a log that has none is read as well, and whoever writes it adds them. Units that were offered and
+#: throttled while candidate allocations were tried, and what those would have decided otherwise (`Difference`).
+CANDIDATE_TABLES = (
+    """
+CREATE TABLE IF NOT EXISTS candidate_days (
+    day INTEGER NOT NULL, candidate TEXT NOT NULL, user INTEGER NOT NULL,
+    offered_units     INTEGER NOT NULL DEFAULT 0,
+    throttled_units   INTEGER NOT NULL DEFAULT 0,
+    over_units        INTEGER NOT NULL DEFAULT 0,
+    over_active_units INTEGER NOT NULL DEFAULT 0,
+    within_units      INTEGER NOT NULL DEFAULT 0,
+    admitted_units    INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (day, candidate, user)) STRICT, WITHOUT ROWID
+""",
+    """
+CREATE TABLE IF NOT EXISTS candidate_totals (
+    source INTEGER NOT NULL, user INTEGER NOT NULL,
+    over_units        INTEGER NOT NULL DEFAULT 0,
+    over_active_units INTEGER NOT NULL DEFAULT 0,
+    within_units      INTEGER NOT NULL DEFAULT 0,
+    admitted_units    INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (source, user)) STRICT, WITHOUT ROWID
+""",
+)
 
 SCHEMA = f"""
 -- host, host_id, month (2026-11), created_ms, created_by (version of this package)
@@ -239,4 +264,5 @@ CREATE TABLE notifications (
     at_ms    INTEGER NOT NULL,
     detail   TEXT NOT NULL,
     PRIMARY KEY (event, user, notice, sender)) STRICT, WITHOUT ROWID;
+{";".join(CANDIDATE_TABLES)};
 """

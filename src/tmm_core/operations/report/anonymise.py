@@ -30,6 +30,7 @@ def anonymised(record: Record, portfolio: Portfolio | None = None) -> tuple[Reco
     names = set(record.users) - {UNKNOWN}
     for each in record.configurations:
         names |= set(allocations_in(each.description))
+        names |= set(_candidate_rates(each.description))
     names |= {user.user for activation in record.activations for user in activation.users}
     pseudonym = _pseudonyms(record, names)
     renamed = [pseudonym.get(name, name) for name in record.users]
@@ -63,6 +64,7 @@ def anonymised(record: Record, portfolio: Portfolio | None = None) -> tuple[Reco
         losses=tuple(replace(each, reason="") for each in record.losses),
         excesses=tuple(replace(each, user=of(each.user)) for each in record.excesses),
         notices=tuple(replace(each, user=pseudonym.get(each.user, each.user)) for each in record.notices),
+        tried=tuple(replace(each, user=pseudonym.get(each.user, each.user)) for each in record.tried),
     )
     if portfolio is None:
         return hidden, None
@@ -97,4 +99,12 @@ def _hidden(each: Applied, pseudonym: Mapping[str, str]) -> Applied:
         ),
         key=lambda row: row["user"],
     )
+    if description.get("candidate"):
+        rates = {pseudonym[name]: rate for name, rate in _candidate_rates(description).items()}
+        description["candidate"] = {**description["candidate"], "allocations": dict(sorted(rates.items()))}
     return replace(each, description=description)
+
+
+def _candidate_rates(description: Mapping[str, Any]) -> Mapping[str, float]:
+    rates: Mapping[str, float] = (description.get("candidate") or {}).get("allocations") or {}
+    return rates

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tmm_core.mechanism import UNKNOWN, Decision
+from tmm_core.operations.report.candidates import candidates_of
 from tmm_core.operations.report.changes import (
     Version,
     allocation_changes,
@@ -95,6 +96,7 @@ def figures_of(
         quality=quality_of(record, events, versions),
         has_forecast=any(user.forecast is not None for user in users),
         anonymised=anonymised,
+        candidates=candidates_of(record),
     )
 
 

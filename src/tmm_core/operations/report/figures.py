@@ -8,6 +8,7 @@ from datetime import date, datetime
 from typing import Any
 
 from tmm_core.mechanism import UNKNOWN, Decision
+from tmm_core.operations.report.candidates import CandidateFigures
 from tmm_core.operations.report.changes import AllocationChange, ListChange, SettingChange, Version
 from tmm_core.operations.report.events import Event, UserEvent
 from tmm_core.operations.report.quality import Quality
@@ -221,6 +222,7 @@ class Figures:
     quality: Quality
     has_forecast: bool
     anonymised: bool = False
+    candidates: tuple[CandidateFigures, ...] = ()
 
     @property
     def in_force(self) -> Mapping[str, Any]:

@@ -97,7 +97,10 @@ def _replace(new: Path, old: Path) -> None:
 
 def as_json(figures: Figures) -> str:
     """Return all figures as JSON: ASCII only, keys in a fixed order."""
-    return json.dumps({"format": 1, **plain_values(figures)}, indent=1, allow_nan=False) + "\n"
+    values = plain_values(figures)
+    if not figures.candidates:
+        del values["candidates"]  # nothing of it where none was tried
+    return json.dumps({"format": 1, **values}, indent=1, allow_nan=False) + "\n"
 
 
 def statements_of(figures: Figures) -> Iterator[tuple[str, User]]:

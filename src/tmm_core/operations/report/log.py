@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from tmm_core.errors import EventLogError
+from tmm_core.operations.event_log.candidates import COLUMNS, has_candidates
 from tmm_core.operations.event_log.files import LogFile, LogSet
 from tmm_core.operations.report.record import (
     Activation,
@@ -32,6 +33,7 @@ from tmm_core.operations.report.record import (
     Notice,
     PastMonth,
     Record,
+    Tried,
 )
 
 __all__ = ["read_month"]
@@ -120,6 +122,7 @@ class _Reader:
             losses=self.losses(),
             excesses=self.excesses(),
             notices=self.notices(),
+            tried=self.tried(),
             past=past,
             hosts_expected=expected,
         )
@@ -368,6 +371,24 @@ class _Reader:
             )
         }
         return tuple(sorted(found, key=lambda each: (each.event, each.user, each.notice, each.state)))
+
+    def tried(self) -> tuple[Tried, ...]:
+        """Return what candidate allocations would have done, all hosts together."""
+        found: dict[tuple[str, str], Tried] = {}
+        sums = ", ".join(f"sum({name})" for name in COLUMNS)
+        for file in self.logs.files:
+            if not has_candidates(file.connection):
+                continue
+            for version, user, first, last, *units in file.connection.execute(
+                f"SELECT candidate, name, min(day), max(day), {sums} FROM candidate_days JOIN users USING (user)"
+                " WHERE day >= ? AND day < ? GROUP BY candidate, user",
+                (self.from_s, self.to_s),
+            ):
+                before = found.get((version, user), Tried(version, user, (0,) * len(COLUMNS), first, last))
+                together = tuple(a + b for a, b in zip(before.units, units, strict=True))
+                days = min(before.first_day, first), max(before.last_day, last)
+                found[version, user] = Tried(version, user, together, *days)
+        return tuple(found[key] for key in sorted(found))
 
     def commits(self, host: str) -> Commits:
         """Return what of the month a host's files cover."""

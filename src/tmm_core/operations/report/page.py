@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tmm_core.operations.page import Block, Bullets, Column, Figure, Page, Section, Table, Terms, Text
+from tmm_core.operations.report.candidates import candidates_section
 from tmm_core.operations.report.figures import Figures
 from tmm_core.operations.report.record import utc
 from tmm_core.operations.report.summary import data_gaps, summary_section
@@ -40,6 +41,7 @@ def report_page(figures: Figures) -> Page:
             configuration_section(figures),
             capacity_section(figures),
             users_section(figures),
+            *([candidates_section(figures.candidates)] if figures.candidates else []),
             trends_section(figures),
             _quality_section(figures),
             Section("Glossary", (Terms(GLOSSARY),)),

@@ -30,6 +30,7 @@ __all__ = [
     "Notice",
     "PastMonth",
     "Record",
+    "Tried",
     "utc",
 ]
 
@@ -199,6 +200,25 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
+class Tried:
+    """One User on one host while candidate allocations were tried.
+
+    Attributes
+    ----------
+    units : tuple of int
+        Offered, throttled, then by `Difference`.
+    first_day, last_day : int
+        Seconds since 1970 at which they begin.
+    """
+
+    version: str
+    user: str
+    units: tuple[int, ...]
+    first_day: int
+    last_day: int
+
+
+@dataclass(frozen=True, slots=True)
 class Commits:
     """What of the month a host's log covers.
 
@@ -268,5 +288,6 @@ class Record:
     losses: tuple[Loss, ...] = ()
     excesses: tuple[Excess, ...] = ()
     notices: tuple[Notice, ...] = ()
+    tried: tuple[Tried, ...] = ()
     past: tuple[PastMonth, ...] = ()
     hosts_expected: tuple[str, ...] = field(default=())

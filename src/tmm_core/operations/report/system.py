@@ -46,6 +46,9 @@ def configuration_section(figures: Figures) -> Section:
         (f"Cost of SRV {srv}", _value(units), "units for each Service Request")
         for srv, units in sorted((described.get("costs") or {}).items())
     ]
+    if described.get("allocations_digest"):
+        meaning = "names the allocations file, as tmm allocate and tmm status do"
+        rows.append(("Digest of the allocations", str(described["allocations_digest"]), meaning))
     settings = Table(
         "In force at the month's end",
         (
@@ -76,9 +79,16 @@ def _versions(figures: Figures) -> Table:
             Column("In force from (UTC)", "moment", "from"),
             Column("Hosts", "count", "hosts"),
             Column("Last host after", "duration", "last_host_after_s"),
+            Column("Digest of the allocations", "text", "allocations_digest"),
         ),
         [
-            (version.version, utc(version.from_ms), len(version.hosts), version.spread_ms / 1000)
+            (
+                version.version,
+                utc(version.from_ms),
+                len(version.hosts),
+                version.spread_ms / 1000,
+                str(version.description.get("allocations_digest") or "–"),
+            )
             for version in figures.versions
         ],
         "csv/versions.csv",
