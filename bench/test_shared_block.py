@@ -17,6 +17,7 @@ from tmm_core import Mechanism
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="a shared block needs Linux or macOS")
 N = 20_000
 ROUNDS = 40
+HALF = 500_000
 
 
 @pytest.fixture
@@ -77,3 +78,37 @@ def test_quick_shared_batch_65536(
     assert (out >= 2).all(), "everybody stayed inside the allocation"
     benchmark.pedantic(shared.admit_many, args=(users, srvs), kwargs={"out": out}, rounds=50, warmup_rounds=1)
     judge("shared_batch_65536", "a batch of 65,536 on a shared block", *say(took))
+
+
+def beside_a_known_user(shared: Mechanism, first: int) -> dict[str, float]:
+    """Half a million unknown ids, all different, in rounds of N, and as many look-ups of a known User in turn."""
+    user, admit, srv = shared.user, shared.admit, shared.srv("4.1.1")
+    # Made beforehand: of an id that is heard for the first time the hash is not known yet.
+    names = [f"90-B3-D5-1F-{number:011X}" for number in range(first, first + HALF)]
+    rounds = iter([names[begin : begin + N] for begin in range(0, HALF, N)])
+
+    def unknown() -> None:
+        for name in next(rounds):
+            admit(user(name), srv)
+
+    def known() -> None:
+        for _ in range(N):
+            admit(user("User 7"), srv)
+
+    return side_by_side({"unknown": (unknown, N), "known": (known, N)}, rounds=HALF // N - 1)
+
+
+def test_a_million_unknown_users(shared: Mechanism, judge: Callable[..., None], benchmark: Any) -> None:
+    """`mechanism.admit(mechanism.user(id), srv)`, a million different ids: as slow at the end as at the beginning."""
+    early, late = (beside_a_known_user(shared, first) for first in (0, HALF))
+    benchmark.pedantic(lambda: None, rounds=1)
+    assert shared.snapshot().counts[0].sum() == 2 * HALF, "nobody knew them"
+    ratios = [took["unknown"] / took["known"] for took in (early, late)]
+    judge(
+        "unknown_users", "a decision for an unknown User, by its id", ratios[1], f"{late['unknown']:.0f} ns",
+        f"{ratios[1]:.2f} of the same for a known one, {late['known']:.0f} ns",
+    )  # fmt: skip
+    judge(
+        "unknown_users_growth", "the second half of a million unknown Users", ratios[1] / ratios[0],
+        f"{late['unknown']:.0f} ns", f"{ratios[1] / ratios[0]:.2f} times the first, {early['unknown']:.0f} ns",
+    )  # fmt: skip

@@ -5,6 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
+import subprocess
+import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -209,3 +213,40 @@ def test_status_shows_what_a_candidate_would_have_decided(
         assert one.snapshot().candidate.version == two.config.candidate_version  # type: ignore[union-attr]
         two.apply(replace(two.config, candidate_allocations=None))
         assert status(toml, capsys)["candidate"] is None
+
+
+def test_status_live_follows_the_block_until_it_is_interrupted(toml: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "tmm_core",
+        "status",
+        "-c",
+        str(toml),
+        "--live",
+        "--json",
+        "--every",
+        "0.05",
+    ]
+    with (
+        Mechanism.open(toml) as gateway,
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as live,
+    ):
+        ends = threading.Timer(30, live.kill)
+        ends.start()
+        try:
+            assert live.stdout is not None
+            first = json.loads(live.stdout.readline())
+            assert (first["generation"], sum(first["counts"].values())) == (1, 0)
+            for _ in range(3):
+                gateway.admit(gateway.user("Northern Energy"), gateway.srv("4.1.1"))
+            gateway.apply(replace(gateway.config, operating_threshold=19_500))
+            later = first
+            while (later["generation"], sum(later["counts"].values())) != (2, 3):
+                later = json.loads(live.stdout.readline())
+            assert later["operating_threshold"] == 19_500
+            live.send_signal(signal.SIGINT)
+            assert live.wait(20) == 130
+        finally:
+            ends.cancel()
+            live.kill()
