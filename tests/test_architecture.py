@@ -29,7 +29,7 @@ DOORS: dict[str, set[str]] = {
     "engines": {"_core", "answers", "memory", "policy"},
     "mechanism": {"_core", "answers", "engines", "memory", "policy", "terms", "errors"},
     "reload": {"mechanism", "policy", "errors"},
-    "gateway": {"mechanism", "reload", "errors"},
+    "gateway": {"engines", "mechanism", "reload", "errors"},
     "operations": {"mechanism", "reload", "policy", "errors"},
     "__init__": {"mechanism", "policy", "memory", "errors"},
     "__main__": {"operations"},

@@ -17,9 +17,18 @@ except ImportError as error:  # pragma: no cover - only without the extension
     ) from error
 
 if TYPE_CHECKING:
-    from tmm_core._core.engine import Engine
+    from tmm_core._core.engine import Engine, Gate, Reception
 
-__all__ = ["LAYOUT", "make_block", "native", "private_engine", "shared_engine", "watching_engine"]
+__all__ = [
+    "LAYOUT",
+    "Gate",
+    "Reception",
+    "make_block",
+    "native",
+    "private_engine",
+    "shared_engine",
+    "watching_engine",
+]
 
 _SPARE_SLOTS = 1024
 _WORKER_SLABS = 4  # threads that decide without the GIL at one time, beside those that hold it

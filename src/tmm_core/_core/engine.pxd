@@ -38,6 +38,7 @@ cdef class Engine:
     cdef bint full                      # there are no more slabs for us
     cdef int64_t life
 
+    cdef int heeded(self, int outcome) noexcept nogil
     cdef object answer(self, int outcome)
     cdef Settings* settings_now(self) noexcept nogil
     cdef void tick_if_due(self, SlabHead* slab, int64_t now) noexcept nogil
@@ -61,7 +62,6 @@ cdef class Lane:
     # One thread at a time; neither call needs the GIL. A slot out of range is decided as the unknown one.
     cdef int admit(self, uint32_t user, uint32_t srv) noexcept nogil
     cdef int admit_at(self, uint32_t user, uint32_t srv, int64_t now) noexcept nogil
-    cdef int heeded(self, int outcome) noexcept nogil
     cdef void follow(self) noexcept nogil
 
 
@@ -73,4 +73,18 @@ cdef class Gate:
     cdef int64_t generation
     cdef uint32_t user
 
+    cdef int decided(self, uint32_t number) except -1
     cdef int follow(self) except -1
+
+
+@cython.final
+cdef class Reception:
+    cdef dict gates
+    cdef dict numbers
+    cdef dict starts
+    cdef frozenset methods
+    cdef bytes user_field
+    cdef bytes srv_field
+
+    cdef object by_fields(self, headers)
+    cdef object decided(self, str user, str srv)

@@ -455,10 +455,13 @@ cdef class Engine:
             raise ValueError("the Mechanism is closed" if self.closed else "the block may only be looked at")
         return 0
 
-    cdef inline object answer(self, int outcome):
+    cdef inline int heeded(self, int outcome) noexcept nogil:
         if outcome == THROTTLED and self.settings_now().observe:
-            outcome = SPARE_CAPACITY
-        return <object>self.answers[outcome]
+            return SPARE_CAPACITY
+        return outcome
+
+    cdef inline object answer(self, int outcome):
+        return <object>self.answers[self.heeded(outcome)]
 
     cdef inline Settings* settings_now(self) noexcept nogil:
         return &self.door.control.settings[read_published(&self.door.control.generation) & 1]
@@ -485,6 +488,7 @@ cdef class Engine:
 
 
 include "handles.pxi"
+include "reception.pxi"
 include "slabs.pxi"
 include "batches.pxi"
 include "looking.pxi"

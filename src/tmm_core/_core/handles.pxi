@@ -10,15 +10,7 @@ cdef class Gate:
 
     def admit(self, srv):
         """Decide on one Service Request of this User now; `srv` is a number from `Mechanism.srv`."""
-        cdef uint32_t number = srv
-        cdef Engine engine = self.engine
-        cdef int64_t now = clock_early()
-        if read(&engine.door.control.generation) != self.generation:
-            self.follow()
-        if self.user >= engine.guard.users or number >= engine.srvs:
-            engine.refuse_slots(self.user, number)
-        engine.tick_if_due(engine.slab, now)
-        return engine.answer(decide(&engine.door, engine.slab, self.user, number, now, True, engine.shared))
+        return <object>self.engine.answers[self.decided(srv)]
 
     def admit_at(self, uint32_t srv, int64_t now):
         """Decide on one Service Request of this User at `now`, nanoseconds on a monotonic clock."""
@@ -39,6 +31,17 @@ cdef class Gate:
             self.follow()
         return self.user
 
+    cdef inline int decided(self, uint32_t number) except -1:
+        """Decide now, by the clock; where the Mechanism only observes, nothing is throttled."""
+        cdef Engine engine = self.engine
+        cdef int64_t now = clock_early()
+        if read(&engine.door.control.generation) != self.generation:
+            self.follow()
+        if self.user >= engine.guard.users or number >= engine.srvs:
+            engine.refuse_slots(self.user, number)
+        engine.tick_if_due(engine.slab, now)
+        return engine.heeded(decide(&engine.door, engine.slab, self.user, number, now, True, engine.shared))
+
     cdef int follow(self) except -1:
         user, generation = self.resolve(self.user_id)
         self.user = user
@@ -54,26 +57,23 @@ cdef class Lane:
         if self.engine.guard.epoch != self.epoch:
             self.follow()
         self.engine.tick_if_due(self.slab, now)
-        return self.heeded(decide(&self.engine.door, self.slab, clamped(user, self.engine.settings_now().users),
-                                  clamped(srv, self.engine.srvs), now, True, self.shared))
+        user = clamped(user, self.engine.settings_now().users)
+        srv = clamped(srv, self.engine.srvs)
+        return self.engine.heeded(decide(&self.engine.door, self.slab, user, srv, now, True, self.shared))
 
     cdef int admit_at(self, uint32_t user, uint32_t srv, int64_t now) noexcept nogil:
         if self.engine.guard.epoch != self.epoch:
             self.follow()
         self.engine.tick_if_due(self.slab, now)
-        return self.heeded(decide(&self.engine.door, self.slab, clamped(user, self.engine.settings_now().users),
-                                  clamped(srv, self.engine.srvs), now, False, self.shared))
+        user = clamped(user, self.engine.settings_now().users)
+        srv = clamped(srv, self.engine.srvs)
+        return self.engine.heeded(decide(&self.engine.door, self.slab, user, srv, now, False, self.shared))
 
     cdef void follow(self) noexcept nogil:
         """A child after a fork must not count in its parent's slab: it has the common one."""
         self.slab = slab_at(&self.engine.door, 0)
         self.shared = True
         self.index = -1
-
-    cdef inline int heeded(self, int outcome) noexcept nogil:
-        if outcome == THROTTLED and self.engine.settings_now().observe:
-            return SPARE_CAPACITY
-        return outcome
 
     @property
     def pointer(self):

@@ -12,11 +12,15 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
-from tmm_core.gateway import answer
+from tmm_core.engines import native
+from tmm_core.gateway import answer, duis
 from tmm_core.gateway.identify import NOBODY, AmbiguousIdentityError
-from tmm_core.mechanism import UNKNOWN, Decision, Mechanism
+from tmm_core.mechanism import UNKNOWN, Mechanism
+
+if TYPE_CHECKING:
+    from tmm_core.engines import Gate, Reception
 
 __all__ = ["Counts", "Desk", "GatewayEvent", "NotDuis"]
 
@@ -98,14 +102,6 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_lock)
 
 
-class Gate(Protocol):
-    """What `Mechanism.gate` returns."""
-
-    def admit(self, srv: int) -> Decision: ...
-
-    def retry_after(self) -> float: ...
-
-
 class Desk:
     """Decide on Service Requests by names, and keep count of what is not as it should be. *Thread-safe.*
 
@@ -151,6 +147,18 @@ class Desk:
         except Exception as error:
             self.fail_open(error)
             return None
+
+    def reception(self, methods: frozenset[str], fields: tuple[bytes, ...] | None) -> Reception:
+        """Return what decides on the usual request of a User and SRV that this desk has seen before, in one call.
+
+        Parameters
+        ----------
+        methods : frozenset of str
+        fields : tuple of bytes or None
+            HTTP headers with User and SRV, in lower case; none: the DUIS header says; None: no request is usual.
+        """
+        usual = frozenset() if fields is None else methods
+        return native.Reception(self._gates, self._srvs, usual, duis.starts, fields or ())
 
     def unidentified(self, error: Exception) -> bool:
         """Note what `identify` raised; return whether the unknown Users are charged, else all is admitted."""

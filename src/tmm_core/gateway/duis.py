@@ -21,8 +21,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 from xml.parsers import expat
 
+from tmm_core.engines import native
 from tmm_core.errors import DuisError
-from tmm_core.gateway.texts import Texts
 
 __all__ = ["LIMIT", "NAMESPACE", "Header", "HeaderReader", "known_names", "read_header"]
 
@@ -383,90 +383,33 @@ class HeaderReader:
 # The common form again and again. Of the messages of one sender, everything up to the start tag of
 # RequestID has the same bytes. Expat is a machine that reads from left to right: after the same bytes it is
 # in the same state. So where expat has once read a message with these first bytes and found RequestID
-# there, the rest of a plain header is decided by the pattern below. It holds no character that XML reads in
+# there, the engine reads the rest of a plain header (header.pxd). It takes no character that XML reads in
 # more than one way: no '&', no comment, no CDATA section, no attribute. Anything else goes to expat.
-_PLAIN = re.compile(
-    rb"PAD(EUI):(EUI):(0|[1-9][0-9]{0,18})PAD</((?:[A-Za-z0-9_.-]++:)?)RequestID>WS"
-    rb"(?:<\4FirstInSequence>PAD(?:true|false|0|1)PAD</\4FirstInSequence>WS)?"
-    rb"<\4CommandVariant>PAD([1-8])PAD</\4CommandVariant>WS"
-    rb"<\4ServiceReference>PAD([0-9]{1,3}\.[0-9]{1,3})PAD</\4ServiceReference>WS"
-    rb"<\4ServiceReferenceVariant>PAD(\6(?:\.[0-9]{1,3}){0,2})PAD</\4ServiceReferenceVariant>WS</\4Header>"
-    # Around a value only as much white space as can never exceed _TEXT_LIMIT.
-    .replace(b"PAD", rb"[ \t\r\n]{0,64}+")
-    .replace(b"WS", rb"[ \t\r\n]*+")
-    .replace(b"EUI", _EUI64.encode())
-)
 _STARTS_LIMIT = 64
-_starts: dict[bytes, bytes] = {}  # first bytes of messages: the prefix of their elements
-_latest = b"\0"  # of _starts, the one that was asked for last
-
-# And what stands behind RequestID has mostly been read before, byte for byte: one look-up instead of the pattern,
-# which would find the same. Only what the pattern has matched is kept, so this adds nothing to what is believed.
-_TAILS_LIMIT = 4_096
-_TAIL_LIMIT = 512  # bytes
-_tails: dict[bytes, tuple[bytes, str]] = {}  # from the end tag of RequestID to that of Header: prefix, SRV
-_originators = Texts(lambda written: written.decode("ascii").upper())
-# Originator and target have one shape; this comes to it if every hexadecimal digit is made a 0.
-_TWO_IDS = 2 * (b"-".join([b"00"] * 8) + b":")
-_SHAPE = bytes(
-    ord("0") if chr(byte) in "0123456789ABCDEFabcdef" else byte if chr(byte) in "-:" else ord("?")
-    for byte in range(256)
-)
+#: First bytes of messages, as expat has read them, up to the start tag of RequestID: prefix of their elements.
+starts: dict[bytes, bytes] = {}
 
 
 def known_names(part: bytes) -> tuple[str, str] | None:
-    """Return User and SRV of a message whose first bytes and header have been read before; None: read it.
+    """Return User and SRV of a plain message whose first bytes have been read before; None: read it.
 
     What `read_header` would say, for who needs no more of it. *Thread-safe.*
     """
-    global _latest
-    start = _latest  # most senders are alike, and to compare costs less than to search
-    if not part.startswith(start):
-        start = part[: part.find(b"RequestID>", 0, _PIECE) + 10]
-        if start in _starts:
-            _latest = start
-    prefix = _starts.get(start)
-    if prefix is None:
-        return None
-    at = len(start)
-    counter = part[at + 48 : at + 68].partition(b"<")[0]
-    close = at + 48 + len(counter)
-    tail = _tails.get(part[close : part.find(b"Header>", close, close + _TAIL_LIMIT) + 7])
-    if tail is None or tail[0] != prefix:
-        return None
-    if part[at : at + 48].translate(_SHAPE) != _TWO_IDS or not counter.isdigit() or len(counter) > 19:
-        return None
-    if counter[0] == 48 and len(counter) > 1:  # a zero in front
-        return None
-    return _originators[part[at : at + 23]], tail[1]
+    found = native.plain_header(part, starts)
+    return None if found is None else (found[0], found[5])
 
 
 def _known(part: bytes) -> Header | None:
     """Return the header of a message in the common form whose first bytes are known; None: ask expat."""
-    end = part.find(b"RequestID>", 0, _PIECE) + 10
-    prefix = _starts.get(part[:end])
-    if prefix is None:
-        return None
-    found = _PLAIN.match(part, end, LIMIT)
+    return _plain(part, starts)
+
+
+def _plain(part: bytes, known_starts: dict[bytes, bytes]) -> Header | None:
+    found = native.plain_header(part, known_starts)
     if found is None:
         return None
-    user_id, target_id, counter, its_prefix, variant, reference, srv_code = found.groups()
-    if its_prefix != prefix:
-        return None
-    header = Header(
-        user_id.decode("ascii").upper(),
-        target_id.decode("ascii").upper(),
-        int(counter),
-        int(variant),
-        reference.decode("ascii"),
-        srv_code.decode("ascii"),
-    )
-    tail = part[part.find(b"<", end) : found.end()]
-    if len(tail) <= _TAIL_LIMIT:
-        if len(_tails) >= _TAILS_LIMIT:
-            _tails.clear()
-        _tails[tail] = prefix, header.srv_code
-    return header
+    user_id, target_id, counter, variant, reference, srv_code = found
+    return Header(user_id, target_id, int(counter), int(variant), reference, srv_code)
 
 
 def _learn(first: bytes, at: int, header: Header) -> None:
@@ -474,13 +417,13 @@ def _learn(first: bytes, at: int, header: Header) -> None:
     end = first.find(b"RequestID>") + 10
     if at >= end:
         return  # the first 'RequestID>' stands before the start tag, in a comment
-    if len(_starts) >= _STARTS_LIMIT:
-        _starts.clear()  # an attacker who sends many can make this slow again, never wrong
-    start = first[:end]
-    _starts[start] = first[at + 1 : end - 10]
+    start, prefix = first[:end], first[at + 1 : end - 10]
     # Header must begin with the prefix of RequestID: it does if this message reads the same to its end tag.
-    if _known(first) != header:
-        del _starts[start]
+    if _plain(first, {start: prefix}) != header:
+        return
+    if len(starts) >= _STARTS_LIMIT:
+        starts.clear()  # an attacker who sends many can make this slow again, never wrong
+    starts[start] = prefix
 
 
 def _shown(text: str) -> str:

@@ -311,6 +311,15 @@ def _environ_name(header: str) -> str:
     return "HTTP_" + header.upper().replace("-", "_")
 
 
+def usual_fields(source: Source | Identify) -> tuple[bytes, ...] | None:
+    """Return the HTTP headers that say User and SRV, in lower case; none: the DUIS header does; None: neither."""
+    if type(source) is DuisHeader:
+        return ()
+    if type(source) is HttpHeader and source.srv is not None:
+        return source.user.lower().encode("latin-1"), source.srv.lower().encode("latin-1")
+    return None
+
+
 def asgi_identify(source: Source | Identify) -> Identify:
     """Return the function a source of identity uses on ASGI scopes."""
     maker = getattr(source, "for_asgi", None)
