@@ -305,7 +305,8 @@ def test_what_is_no_event_log_is_an_error_of_one_line(
         assert said.count("\n") == 1 and fault in said
 
 
-def test_a_damaged_log_leaves_no_files(toml: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("part", [0.5, 0.75])
+def test_a_damaged_log_leaves_no_files(part: float, toml: Path, tmp_path: Path) -> None:
     counts = {
         (f"2026-11-{day:02d}T{hour:02d}:{minute:02d}", NORTHERN, "4.1.1"): (0, 0, 60, 0)
         for day in (10, 11) for hour in range(24) for minute in range(60)
@@ -317,8 +318,8 @@ def test_a_damaged_log_leaves_no_files(toml: Path, tmp_path: Path) -> None:
     connection.close()
     data = bytearray(file.read_bytes())
     size = int.from_bytes(data[16:18], "big")
-    middle = len(data) // size // 2
-    for number in range(middle, middle + 12):
+    first = int(len(data) // size * part)
+    for number in range(first, min(first + 12, len(data) // size)):
         data[number * size : (number + 1) * size] = b"\xff" * size
     file.write_bytes(data)
     with (

@@ -98,7 +98,11 @@ class LogFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.connection = connect(path)
-        meta = dict(self.connection.execute("SELECT key, value FROM meta").fetchall())
+        try:
+            meta = dict(self.connection.execute("SELECT key, value FROM meta").fetchall())
+        except sqlite3.Error as error:
+            self.connection.close()
+            raise EventLogError(f"{path}: cannot be read as an event log: {error}") from error
         self.host: str = meta["host"]
         self.host_id: str = meta["host_id"]
         self.month: str = meta["month"]
