@@ -16,7 +16,7 @@ if __name__ == "__main__":
 
     sys.path.insert(0, str(Path(__file__).parents[1]))
     with atheris.instrument_imports(include=["tmm_core.gateway.duis"]):
-        pass
+        import tmm_core.gateway.duis  # noqa: F401 - the first import is the one that is instrumented
 
 from gateway.messages import compose
 from tmm_core import DuisError
