@@ -13,7 +13,7 @@ from tmm_core import Decision, Mechanism
 from tmm_core.errors import ConfigError, TMMError
 from tmm_core.operations.cli import main
 from tmm_core.operations.simulate import Simulation, simulate
-from tmm_core.operations.simulation.arrivals import Arrivals, srvs_of, users_of
+from tmm_core.operations.simulation.arrivals import Arrivals
 from tmm_core.operations.simulation.audit import Audit
 from tmm_core.operations.simulation.checks import checks
 from tmm_core.operations.simulation.clients import Clients
@@ -23,6 +23,7 @@ from tmm_core.operations.simulation.result import PolicyResult, jain, max_min
 from tmm_core.operations.simulation.scenario import POLICIES, Client, Scenario
 from tmm_core.operations.simulation.scenario_files import load_scenario, shipped_scenarios
 from tmm_core.operations.simulation.summary import finding, summary
+from tmm_core.operations.simulation.words import srvs_of, users_of
 
 SMALL = """\
 title = "Small"
@@ -182,19 +183,6 @@ def test_a_rate_that_jumps_has_the_mean_of_its_factors(small: Scenario, kind: st
     by_second = np.bincount(words >> 28, minlength=100_000).reshape(-1, 50).sum(axis=1)
     assert by_second.mean() == pytest.approx(100, rel=0.15)
     assert 0.4 < (by_second == 0).mean() < 0.6
-
-
-def test_a_csv_is_replayed_line_by_line(small: Scenario, tmp_path: Path) -> None:
-    (tmp_path / "log.csv").write_text(
-        "second,user,srv\n0.105,Calm,4.1.1\n0.105,nobody,4.1.1\n3.999,Flood 01,7.4\n", encoding="utf-8"
-    )
-    traffic = replace(small.traffic[0], kind="replay", file=tmp_path / "log.csv")
-    words = fresh_of(replace(small, traffic=(traffic,)), 5)
-    assert users_of(words).tolist() == [1, 0, 2]
-    assert (words >> 28).tolist() == [5, 5, 199], "steps of 20 ms"
-    (tmp_path / "log.csv").write_text("second,user,srv\n2,Calm,7.4\n1,Calm,7.4\n", encoding="utf-8")
-    with pytest.raises(TMMError, match=r"log\.csv:3: second '1' must be"):
-        fresh_of(replace(small, traffic=(traffic,)), 5)
 
 
 # --- clients

@@ -7,6 +7,7 @@ the policy. The same scenario and seed give the same result, to the last byte of
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import pairwise
 from time import perf_counter
@@ -14,11 +15,12 @@ from time import perf_counter
 import numpy as np
 
 from tmm_core.mechanism import Decision, Mechanism
-from tmm_core.operations.simulation.arrivals import Arrivals, srvs_of, users_of
+from tmm_core.operations.simulation.arrivals import Arrivals
 from tmm_core.operations.simulation.policies import NS
 from tmm_core.operations.simulation.result import PolicyResult
 from tmm_core.operations.simulation.run import Run
 from tmm_core.operations.simulation.scenario import Scenario
+from tmm_core.operations.simulation.words import srvs_of, users_of
 
 __all__ = ["Simulation", "simulate"]
 
@@ -74,20 +76,19 @@ def simulate(
     # Told by the User's own bucket alone, fed with new Service Requests only.
     demand = Mechanism(scenario.config, start=0)
     above = np.zeros(len(scenario.users) + 1, dtype=np.int64)
-    arrivals = Arrivals(scenario, demand.user, demand.srv)
     step_ns = scenario.step_ms * 1_000_000
-    for second in range(scenario.seconds):
-        fresh = arrivals.second(second)
-        users, srvs = users_of(fresh.words), srvs_of(fresh.words)
-        decided = np.empty(users.size, dtype=np.uint8)
-        for step, (begin, end) in enumerate(pairwise(fresh.edges)):
-            if end > begin:
-                now = second * NS + step * step_ns
-                demand.admit_many(users[begin:end], srvs[begin:end], out=decided[begin:end], now=now)
-        above += np.bincount(users[decided < Decision.WITHIN_ALLOCATION], minlength=above.size)
-        for run in runs:
-            run.second(second, fresh)
-        progress(second + 1)
-    demand.close()
+    with demand, closing(Arrivals(scenario, demand.user, demand.srv)) as arrivals:
+        for second in range(scenario.seconds):
+            fresh = arrivals.second(second)
+            users, srvs = users_of(fresh.words), srvs_of(fresh.words)
+            decided = np.empty(users.size, dtype=np.uint8)
+            for step, (begin, end) in enumerate(pairwise(fresh.edges)):
+                if end > begin:
+                    now = second * NS + step * step_ns
+                    demand.admit_many(users[begin:end], srvs[begin:end], out=decided[begin:end], now=now)
+            above += np.bincount(users[decided < Decision.WITHIN_ALLOCATION], minlength=above.size)
+            for run in runs:
+                run.second(second, fresh)
+            progress(second + 1)
     inside = [user.name for place, user in enumerate(scenario.users, 1) if not above[place]]
     return Simulation(scenario, tuple(run.finish() for run in runs), inside, perf_counter() - began)

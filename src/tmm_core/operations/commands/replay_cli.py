@@ -127,17 +127,14 @@ def run(args: argparse.Namespace) -> int:
 
 def _event_logs(log: str) -> list[Path]:
     """Return the event logs that the argument names; nothing where it is a request log."""
-    from tmm_core.operations.event_log.files import files_of
-    from tmm_core.operations.traffic.logged_traffic import is_event_log
+    from tmm_core.operations.traffic.logged_traffic import names_event_log
 
     path = Path(log)
     if log == "-":
         return []
-    if path.is_file() and path.suffix != ".toml":
-        return [path] if is_event_log(path) else []
-    if path.is_dir() or path.suffix == ".toml" or files_of(path):
+    if path.suffix == ".toml":
         return logs_of([path])
-    return []
+    return [path] if names_event_log(path) else []
 
 
 def _opened(args: argparse.Namespace, logs: list[Path], stack: ExitStack) -> tuple[Source, float | None]:

@@ -1,53 +1,28 @@
 """The new Service Requests of a scenario, second by second, from seeds of each User's own.
 
-A Service Request is one 64-bit word, so that a waiting one costs 8 bytes:
-
-    bits  28 to 55    16 to 27    8 to 15    0 to 7
-          step born   User slot   SRV        attempts so far
-
 Only random 64-bit words and elementwise arithmetic are used: the same seed gives the same requests on every
 machine. A User's traffic does not change when other Users are added or taken away.
 """
 
 from __future__ import annotations
 
-import csv
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tmm_core.errors import TMMError
+from tmm_core.operations.simulation.replayed import Replayed, replayed
 from tmm_core.operations.simulation.scenario import Scenario, Traffic
+from tmm_core.operations.simulation.words import BORN, SRV, TIME_BITS, USER, Words
 from tmm_core.operations.traffic.traffic import SRV_BITS, srv_table
 
-__all__ = ["ATTEMPTS", "BORN", "SRV", "USER", "Arrivals", "Fresh", "Words", "born_of", "srvs_of", "users_of"]
+__all__ = ["Arrivals", "Fresh"]
 
-Words = np.ndarray[Any, np.dtype[np.int64]]
-_Table = np.ndarray[Any, np.dtype[np.uint16]]
-
-ATTEMPTS, SRV, USER, BORN = 0, 8, 16, 28
 _UNKNOWN = "(unknown)"
 _U = np.uint64
-
-
-def users_of(words: Words) -> np.ndarray[Any, np.dtype[np.uint32]]:
-    """Return the User slots of words."""
-    return ((words >> USER) & 0xFFF).astype(np.uint32)
-
-
-def srvs_of(words: Words) -> np.ndarray[Any, np.dtype[np.uint16]]:
-    """Return the SRV numbers of words."""
-    return ((words >> SRV) & 0xFF).astype(np.uint16)
-
-
-def born_of(words: Words) -> Words:
-    """Return the steps in which the first attempts of words were made."""
-    return words >> BORN
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,7 +56,7 @@ class Arrivals:
     ) -> None:
         self._steps = scenario.steps_per_s
         self._cells: list[_Cell] = []
-        self._replayed: list[_Replay] = []
+        self._replayed: list[Replayed] = []
         tables = {
             name: srv_table(mix, number_of).astype(np.int64) << SRV for name, mix in scenario.mixes.items()
         }
@@ -89,7 +64,7 @@ class Arrivals:
         portfolio[_UNKNOWN] = 1.0
         for place, traffic in enumerate(scenario.traffic):
             if traffic.file is not None:
-                self._replayed.append(_Replay(traffic.file, slot_of, number_of, self._steps))
+                self._replayed.append(replayed(traffic, slot_of, number_of))
                 continue
             senders = [name for name in portfolio if traffic.is_from(name)]
             total = sum(portfolio[name] for name in senders) or 1.0
@@ -105,7 +80,7 @@ class Arrivals:
             raw = cell.second(second)
             if raw.size:
                 parts.append(cell.base[(raw & _U((1 << SRV_BITS) - 1)).astype(np.int64)])
-                times.append(raw >> _U(40))  # 24 bits: 60 ns
+                times.append(raw >> _U(64 - TIME_BITS))
         for each in self._replayed:
             words, moments = each.second(second)
             parts.append(words)
@@ -114,9 +89,14 @@ class Arrivals:
             return Fresh(np.empty(0, dtype=np.int64), [0] * (steps + 1))
         moment = np.concatenate(times).astype(np.int64)
         order = np.argsort(moment, kind="stable")
-        step = (moment[order] * steps) >> 24
+        step = (moment[order] * steps) >> TIME_BITS
         words = np.concatenate(parts)[order] | ((second * steps + step) << BORN)
         return Fresh(words, [0, *np.cumsum(np.bincount(step, minlength=steps)).tolist()])
+
+    def close(self) -> None:
+        """Close the files that are replayed. Harmless when repeated."""
+        for each in self._replayed:
+            each.close()
 
 
 class _Cell:
@@ -183,47 +163,3 @@ def _trapezium(t: float, lasts: float, ramp: float) -> float:
     if not 0 < t < lasts:
         return 0.0
     return min(1.0, t / ramp, (lasts - t) / ramp) if ramp > 0 else 1.0
-
-
-class _Replay:
-    """Lines ``second,user,srv`` of a CSV file, in order of time; seconds since the start, with decimals."""
-
-    def __init__(
-        self, path: Path, slot_of: Callable[[str], int], number_of: Callable[[str], int], steps: int
-    ) -> None:
-        self._path, self._slot_of, self._number_of = path, slot_of, number_of
-        try:
-            self._lines = self._read()
-            self._next = next(self._lines, None)
-        except OSError as error:
-            raise TMMError(f"{path}: {error.strerror or error}") from None
-
-    def _read(self) -> Iterator[tuple[float, int]]:
-        with self._path.open(encoding="utf-8", newline="") as file:
-            rows = csv.DictReader(file)
-            missing = {"second", "user", "srv"} - set(rows.fieldnames or ())
-            if missing:
-                raise TMMError(
-                    f"{self._path}:1: found no column {sorted(missing)[0]}, expected second, user and srv"
-                )
-            before = 0.0
-            for row in rows:
-                try:
-                    at = float(row["second"])
-                except (TypeError, ValueError):
-                    at = -1.0
-                if not before <= at < 1e9:
-                    fault = f"second {row['second']!r} must be a number, 0 or more, not below the line before"
-                    raise TMMError(f"{self._path}:{rows.line_num}: {fault}")
-                before = at
-                yield at, self._slot_of(row["user"]) << USER | self._number_of(row["srv"]) << SRV
-
-    def second(self, second: int) -> tuple[Words, np.ndarray[Any, np.dtype[np.uint64]]]:
-        """Return the words of a second and their times, in 2**-24 s."""
-        words, times = [], []
-        while self._next is not None and self._next[0] < second + 1:
-            at, word = self._next
-            words.append(word)
-            times.append(int((at - second) * 2**24))
-            self._next = next(self._lines, None)
-        return np.array(words, dtype=np.int64), np.array(times, dtype=np.uint64)

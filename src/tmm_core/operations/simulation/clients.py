@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tmm_core.operations.simulation.arrivals import ATTEMPTS, Words, born_of, users_of
 from tmm_core.operations.simulation.scenario import Client
+from tmm_core.operations.simulation.words import ATTEMPTS, Words, born_of, users_of
 from tmm_core.operations.traffic.traffic import uniform
 
 __all__ = ["Clients"]

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from tmm_core.operations.simulation.arrivals import Words, srvs_of
 from tmm_core.operations.simulation.scenario import DspTerms
+from tmm_core.operations.simulation.words import Words, srvs_of
 
 __all__ = ["Dsp", "Served"]
 

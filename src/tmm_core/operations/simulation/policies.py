@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from tmm_core.mechanism import Decision, Mechanism
-from tmm_core.operations.simulation.arrivals import Words, srvs_of, users_of
 from tmm_core.operations.simulation.scenario import Scenario
+from tmm_core.operations.simulation.words import Words, srvs_of, users_of
 from tmm_core.policy.config import Config
 
 __all__ = ["NS", "Attempts", "Load", "Policy", "Verdict", "make_policy"]

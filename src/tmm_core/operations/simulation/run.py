@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from tmm_core.operations.simulation.arrivals import Fresh, Words, born_of, srvs_of, users_of
+from tmm_core.operations.simulation.arrivals import Fresh
 from tmm_core.operations.simulation.audit import Audit
 from tmm_core.operations.simulation.clients import Clients
 from tmm_core.operations.simulation.dsp_model import Dsp
 from tmm_core.operations.simulation.policies import NS, Attempts, Load, make_policy
 from tmm_core.operations.simulation.result import Activation, PolicyResult, Second
 from tmm_core.operations.simulation.scenario import Client, Scenario
+from tmm_core.operations.simulation.words import Words, born_of, srvs_of, users_of
 
 __all__ = ["Run"]
 

@@ -106,13 +106,17 @@ class Traffic:
     kind : str
         ``steady``; ``diurnal``: along `knots`, by hours of the day; ``burst``: from `at_s`, for `lasts_s`, rising and
         falling within `ramp_s`, each User up to `spread_s` later; ``on-off`` and ``mmpp``: the rate jumps between
-        `factors`, each kept for `dwell_s` on average; ``replay``: the lines of `file`.
+        `factors`, each kept for `dwell_s` on average; ``replay``: what is in `file`.
     rate : float
         Service Requests per second of all its Users together, at factor 1.
     mix : str
         Name in `Scenario.mixes`.
     wander : float
         The rate of a second is drawn from within this share of the mean: 0.15 is 15 % each way.
+    file : Path or None
+        A CSV file with the columns ``second,user,srv``, or event logs as for `LoggedTraffic`.
+    since_s, until_s : int or None
+        Of an event log, this time of it: seconds since 1970, cut to whole minutes; the end is not included.
     """
 
     users: tuple[str, ...]
@@ -128,6 +132,8 @@ class Traffic:
     dwell_s: tuple[float, ...] = ()
     wander: float = 0.15
     file: Path | None = None
+    since_s: int | None = None
+    until_s: int | None = None
 
     def is_from(self, user: str) -> bool:
         """Tell whether a User sends it."""

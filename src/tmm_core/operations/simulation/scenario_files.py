@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, time
 from fnmatch import fnmatchcase
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from tmm_core.errors import ConfigError, Mistake, TMMError
+from tmm_core.errors import ConfigError, EventLogError, Mistake, TMMError
+from tmm_core.operations.simulation.replayed import logged_traffic
 from tmm_core.operations.simulation.scenario import (
     CLIENT_KINDS,
     FAULT_KINDS,
@@ -22,6 +24,7 @@ from tmm_core.operations.simulation.scenario import (
     SimUser,
     Traffic,
 )
+from tmm_core.operations.traffic.logged_traffic import names_event_log
 from tmm_core.operations.traffic.traffic import MIXES, PRIORITY_SRVS
 from tmm_core.policy.config import Config, PriorityList
 from tmm_core.policy.service_requests import srv_codes
@@ -37,7 +40,7 @@ UNKNOWN = "(unknown)"
 
 Key = tuple[str | int, ...]
 
-# Sections and their keys: least, most, default (a number), or the type and the default.
+# Sections and their keys: least, most, default (a number), or the default, or `date` for a time that may be left out.
 _TOP: dict[str, Any] = {
     "title": "", "about": "", "source": "", "base": "", "seconds": (1, LONGEST_S, 300), "seed": (0, 2**63 - 1, 1),
     "step_ms": (1, 100, 10), "begins_h": (0, 24, 0.0), "speed": (0.001, 10_000, 1.0), "overloads": (0, 1000, 1),
@@ -67,7 +70,7 @@ _USERS: dict[str, Any] = {
 _TRAFFIC: dict[str, Any] = {
     "users": (), "kind": "", "rate": (0, 1e6, 0.0), "mix": "supplier", "knots": (), "at_s": (0, LONGEST_S, 0.0),
     "lasts_s": (0, LONGEST_S, 0.0), "ramp_s": (0, LONGEST_S, 0.0), "spread_s": (0, LONGEST_S, 0.0),
-    "factors": (), "dwell_s": (), "wander": (0, 1, 0.15), "file": "",
+    "factors": (), "dwell_s": (), "wander": (0, 1, 0.15), "file": "", "since": date, "until": date,
 }  # fmt: skip
 _FAULT: dict[str, Any] = {
     "kind": "", "at_s": (0, LONGEST_S, 0.0), "lasts_s": (0, LONGEST_S, 60.0), "factor": (0.0, 1, 1.0),
@@ -217,6 +220,7 @@ class _Reader:
             file = self.path.parent / values["file"] if values["file"] else None
             if (values["kind"] == "replay") != (file is not None):
                 self.fault(place, "file must be given for kind 'replay', and only for it")
+            since, until = values.pop("since"), values.pop("until")
             if values["kind"] == "diurnal" and len(values["knots"]) < 2:
                 self.fault((*place, "knots"), "diurnal traffic needs two knots or more: [hour, factor]")
             if (
@@ -233,11 +237,35 @@ class _Reader:
             except (TypeError, ValueError):
                 self.fault(place, "knots must be pairs of numbers; factors and dwell_s numbers")
                 continue
-            one = Traffic(**{**values, **numbers, "users": self.texts(values["users"]), "file": file})
-            if file is None and not any(one.is_from(user) for user in (*users, UNKNOWN)):
+            texts = {"users": self.texts(values["users"]), "file": file, "since_s": since, "until_s": until}
+            one = Traffic(**{**values, **numbers, **texts})
+            if file is not None:
+                self.past(place, one)
+            if values["kind"] != "replay" and not any(one.is_from(user) for user in (*users, UNKNOWN)):
                 self.fault((*place, "users"), f"users {shown(list(one.users))} are no User of this scenario")
             made.append(one)
         return tuple(made)
+
+    def past(self, place: Key, traffic: Traffic) -> None:
+        """Note what keeps past traffic from being replayed: no such file, no event log, nothing in its time."""
+        path = traffic.file
+        assert path is not None
+        timed = traffic.since_s is not None or traffic.until_s is not None
+        try:
+            if not names_event_log(path):
+                if not path.is_file():
+                    self.fault(
+                        (*place, "file"), f"file {shown(str(path))}: there is no such file or event log"
+                    )
+                elif timed:
+                    self.fault(place, f"since and until are for event logs: {shown(str(path))} is none")
+                return
+            with logged_traffic(traffic) as log:
+                if log.size is None:
+                    when = " in this time" if timed else ""
+                    self.fault((*place, "file"), f"file {shown(str(path))}: no Service Request{when}")
+        except (OSError, EventLogError) as error:
+            self.fault((*place, "file"), str(error))
 
     def mixes(self) -> dict[str, dict[str, int]]:
         mixes: dict[str, dict[str, int]] = {}
@@ -280,7 +308,9 @@ class _Reader:
         is_number = isinstance(rule, tuple) and len(rule) == 3 and isinstance(rule[0], int | float)
         default = rule[2] if is_number else rule
         if value is None:
-            return default
+            return None if rule is date else default
+        if rule is date:
+            return self.moment(place, key, value)
         if is_number:
             low, high, _ = rule
             if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
@@ -293,6 +323,15 @@ class _Reader:
             self.fault((*place, key), f"{key} {shown(value)} must be {words}")
             return default
         return value
+
+    def moment(self, place: Key, key: str, value: Any) -> int | None:
+        """Return the seconds since 1970 of a TOML date or date-time; UTC where it has no offset."""
+        if not isinstance(value, date):
+            example = "expected a date or a time without quotation marks, for example 2026-12-01T17:30:00Z"
+            self.fault((*place, key), f"{key} {shown(value)} is no time: {example}")
+            return None
+        at = value if isinstance(value, datetime) else datetime.combine(value, time())
+        return int(at.replace(tzinfo=at.tzinfo or UTC).timestamp())
 
     def choose(self, place: Key, values: Sequence[str], known: Sequence[str], key: str) -> None:
         for value in values:

@@ -12,16 +12,17 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from os import PathLike
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
 from tmm_core.errors import EventLogError
-from tmm_core.operations.event_log.files import LogFile, LogSet
+from tmm_core.operations.event_log.files import LogFile, LogSet, files_of
 from tmm_core.operations.traffic.drive import NS, STEP_NS, TrafficSecond
 
-__all__ = ["LoggedNotes", "LoggedTraffic", "is_event_log"]
+__all__ = ["LoggedNotes", "LoggedTraffic", "is_event_log", "names_event_log"]
 
 _SQLITE = b"SQLite format 3\0"
 _MINUTE = 60
@@ -76,6 +77,17 @@ def is_event_log(path: PathLike[str] | str) -> bool:
     """Tell by its first bytes whether a file is an SQLite database."""
     with open(path, "rb") as file:
         return file.read(len(_SQLITE)) == _SQLITE
+
+
+def names_event_log(path: Path) -> bool:
+    """Tell whether a path is that of event logs: a file of one, ``events.db`` for its months, or a folder.
+
+    Raises
+    ------
+    OSError
+        A file cannot be read.
+    """
+    return is_event_log(path) if path.is_file() else path.is_dir() or bool(files_of(path))
 
 
 class LoggedTraffic:

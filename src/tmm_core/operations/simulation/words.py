@@ -1,0 +1,34 @@
+"""Service Requests of a simulation, one 64-bit word each, so that a waiting one costs 8 bytes.
+
+bits  28 to 55    16 to 27    8 to 15    0 to 7
+      step born   User slot   SRV        attempts so far
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+__all__ = ["ATTEMPTS", "BORN", "SRV", "TIME_BITS", "USER", "Words", "born_of", "srvs_of", "users_of"]
+
+Words = np.ndarray[Any, np.dtype[np.int64]]
+
+ATTEMPTS, SRV, USER, BORN = 0, 8, 16, 28
+TIME_BITS = 24
+"""Of the time of a new one within its second: 60 ns."""
+
+
+def users_of(words: Words) -> np.ndarray[Any, np.dtype[np.uint32]]:
+    """Return the User slots of words."""
+    return ((words >> USER) & 0xFFF).astype(np.uint32)
+
+
+def srvs_of(words: Words) -> np.ndarray[Any, np.dtype[np.uint16]]:
+    """Return the SRV numbers of words."""
+    return ((words >> SRV) & 0xFF).astype(np.uint16)
+
+
+def born_of(words: Words) -> Words:
+    """Return the steps in which the first attempts of words were made."""
+    return words >> BORN
