@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -237,6 +238,53 @@ def test_mistakes_of_any_file_end_it_with_status_1(tmm: Tmm, tmp_path: Path) -> 
     status, out, err = tmm("--month", "2026-12", "--before", bad)
     assert (status, out) == (1, "")
     assert len(err.splitlines()) == 3
+
+
+def test_mistakes_of_all_files_come_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    portfolio, parameters, before = (tmp_path / name for name in ("p.csv", "p.toml", "b.csv"))
+    portfolio.write_text(Path(PORTFOLIO).read_text("utf-8").replace("large-supplier", "large", 1), "utf-8")
+    parameters.write_text(Path(PARAMETERS).read_text("utf-8").replace("= 25000", "= nan"), "utf-8")
+    before.write_text("user,category,user_ids,allocation\nA,other,,-1\n", "utf-8")
+    asked = ["allocate", str(portfolio), "-p", str(parameters), "--before", str(before), "--month", "2026-12"]
+    assert main(asked) == 1
+    told = [line.split(": ")[1] for line in capsys.readouterr().err.splitlines()]
+    assert told == [f"{parameters}:7:23", f"{portfolio}:2:17", f"{before}:2"]
+
+
+def test_a_month_that_contradicts_a_name_is_refused(
+    tmm: Tmm, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = folder / "2026-12-01.csv"
+    assert tmm("-o", output, "--month", "2026-11")[2] == (
+        f"tmm: {output}: its name says 2026-12, but --month says 2026-11\n"
+    )
+    # Last month's portfolio, for December's allocations.
+    old = folder.parent / "2026-11.csv"
+    shutil.copy(PORTFOLIO, old)
+    asked = ["allocate", str(old), "-p", PARAMETERS, "-o", str(output), "--accept-changes"]
+    assert main(asked) == 1
+    assert capsys.readouterr().err == (
+        f"tmm: {old}: its name says 2026-11, that of the output 2026-12; --month 2026-12 if that is meant\n"
+    )
+    assert not output.exists()
+    assert main([*asked, "--month", "2026-12"]) == 0
+    assert output.read_bytes() == DECEMBER.read_bytes()
+
+
+def test_a_name_that_would_spoil_the_folder_is_refused(tmm: Tmm, folder: Path) -> None:
+    status, _, err = tmm("-o", folder / "december.csv", "--month", "2026-12")
+    assert status == 1
+    assert err.startswith(
+        f"tmm: {folder / 'december.csv'}: the other files of its folder are named by their first"
+    )
+    assert [path.name for path in folder.iterdir()] == ["2026-11-01.csv"]
+    assert tmm("-o", folder / "elsewhere" / "december.csv", "--month", "2026-12")[0] == 0
+
+
+def test_the_digest_is_shown_without_writing_too(tmm: Tmm) -> None:
+    digest = hashlib.sha256(DECEMBER.read_bytes()).hexdigest()[:12]
+    head = f"tmm allocate: allocations for 2026-12, 27 Users, digest {digest}"
+    assert tmm("--month", "2026-12")[1].splitlines()[0] == head
 
 
 def test_recorded_traffic_is_compared_with_new_allocations(world: World, tmm: Tmm) -> None:

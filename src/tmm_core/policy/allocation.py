@@ -40,6 +40,8 @@ class UserAllocation:
 
     Attributes
     ----------
+    portfolio : UserPortfolio
+        The row it was worked out for.
     quanta : int
         The allocation in thousandths of a unit per second.
     minimum_quanta : int
@@ -50,13 +52,23 @@ class UserAllocation:
         Whether the minimum decided, and not the demand.
     """
 
-    user: str
-    category: str
-    user_ids: tuple[str, ...]
+    portfolio: UserPortfolio
     quanta: int
     minimum_quanta: int
     demand_weight: int
     at_minimum: bool
+
+    @property
+    def user(self) -> str:
+        return self.portfolio.user
+
+    @property
+    def category(self) -> str:
+        return self.portfolio.category
+
+    @property
+    def user_ids(self) -> tuple[str, ...]:
+        return self.portfolio.user_ids
 
     @property
     def allocation(self) -> Fraction:
@@ -169,7 +181,7 @@ class Allocations:
     def terms(self, user: str) -> Terms:
         """Return the exact terms of one User's allocation; KeyError if the portfolio does not name it."""
         entry = self.of(user)
-        row = next(row for row in self.portfolio.users if row.user == user)
+        row = entry.portfolio
         blend = self.parameters.blend_for(row.forecast is not None, row.actual is not None)
         portfolio, forecast, actual = requests_per_day(row, self.portfolio, self.parameters)
         expected = blend[0] * portfolio + blend[1] * (forecast or 0) + blend[2] * (actual or 0)
@@ -239,7 +251,7 @@ def allocate(portfolio: Portfolio, parameters: Parameters) -> Allocations:
     distributable = parameters.distributable_quanta
     if sum(minimums) > distributable:
         raise ConfigError(
-            f"the minimums of {len(rows)} Users add up to {decimal_text(sum(minimums))} units per second, "
+            f"the minimums of {len(rows):,} Users add up to {decimal_text(sum(minimums))} units per second, "
             f"expected at most the distributable {decimal_text(distributable)}"
         )
     weigh, scale = _demand_weights(portfolio, parameters)
@@ -262,9 +274,7 @@ def allocate(portfolio: Portfolio, parameters: Parameters) -> Allocations:
 
     entries = tuple(
         UserAllocation(
-            user=row.user,
-            category=row.category,
-            user_ids=row.user_ids,
+            portfolio=row,
             quanta=quanta[index],
             minimum_quanta=minimums[index],
             demand_weight=weights[index],

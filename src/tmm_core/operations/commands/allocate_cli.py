@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from tmm_core.errors import TMMError
+from tmm_core.errors import ConfigError, Mistake, TMMError
 from tmm_core.operations import terminal
 from tmm_core.operations.commands.placing import place
 from tmm_core.operations.event_log.files import LogSet
@@ -19,11 +20,14 @@ from tmm_core.operations.planning.allocation_changes import Change, changes, fil
 from tmm_core.operations.planning.allocation_chart import allocation_chart
 from tmm_core.operations.planning.over_allocation import Recorded, over_allocation
 from tmm_core.policy.allocation import NOTICE, Allocations, allocate
+from tmm_core.policy.allocation_files import AllocationTable, dated_files, first_day_of
 from tmm_core.policy.config import Config
 from tmm_core.policy.parameters import Parameters
 from tmm_core.policy.portfolio import Portfolio
 
 __all__ = ["add_parser", "run"]
+
+_NAMED = re.compile(r"(\d{4}-\d{2})(?!\d)")  # 2026-12, 2026-12-01, 2026-12-draft
 
 _EXAMPLES = """\
 examples:
@@ -99,12 +103,14 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Work out, show, check and write."""
-    parameters = Parameters.load(args.parameters)
-    portfolio = Portfolio.load(args.portfolio, _month(args))
+    month = _month(args)
+    if args.output is not None:
+        _check_name(args.output)
+    before = args.before or (file_before(args.output) if args.output else None)
+    parameters, portfolio, table = _read(args, month, before)
     allocations = allocate(portfolio, parameters)
     _check(allocations)
-    before = args.before or (file_before(args.output) if args.output else None)
-    changed = changes(allocations, read_before(before)) if before else {}
+    changed = changes(allocations, table) if table else {}
     if args.explain is not None:
         return _explain(args, allocations, changed)
     recorded = None
@@ -142,10 +148,67 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _month(args: argparse.Namespace) -> str | None:
-    if args.month is not None:
-        return str(args.month)
+    """Return the month that is meant; None where only the portfolio's name can tell.
+
+    Raises
+    ------
+    TMMError
+        The names of the files contradict it, or one another.
+    """
     # A file that is named by a day is in force from that day; the portfolio's own name comes last.
-    return str(args.output.stem[:7]) if args.output is not None and args.output.stem[7:8] == "-" else None
+    of_output = _month_of(args.output)
+    if args.month is not None:
+        if of_output not in (None, args.month):
+            raise TMMError(f"{args.output}: its name says {of_output}, but --month says {args.month}")
+        return str(args.month)
+    of_portfolio = _month_of(args.portfolio)
+    if of_output is not None and of_portfolio not in (None, of_output):
+        raise TMMError(
+            f"{args.portfolio}: its name says {of_portfolio}, that of the output {of_output}; "
+            f"--month {of_output} if that is meant"
+        )
+    return of_output
+
+
+def _month_of(path: Path | None) -> str | None:
+    """Return the month that a file is named by, as 2026-12; None where it is named by none."""
+    found = _NAMED.match(path.stem) if path is not None else None
+    return found[1] if found else None
+
+
+def _check_name(output: Path) -> None:
+    """Refuse a name for which the configuration would refuse the whole folder."""
+    if output.suffix.lower() != ".csv" or output.name.startswith((".", "~")) or first_day_of(output):
+        return
+    if output.parent.is_dir() and dated_files(output.parent, []):
+        raise TMMError(
+            f"{output}: the other files of its folder are named by their first day in force: expected a name "
+            "like 2026-12-01.csv, or another folder"
+        )
+
+
+_Read = TypeVar("_Read")
+
+
+def _read(
+    args: argparse.Namespace, month: str | None, before: Path | None
+) -> tuple[Parameters, Portfolio, AllocationTable | None]:
+    """Read all files there are; the mistakes of all of them come at once."""
+    found: list[Mistake] = []
+
+    def read(load: Callable[[], _Read]) -> _Read | None:
+        try:
+            return load()
+        except ConfigError as error:
+            found.extend(error.mistakes)
+            return None
+
+    parameters = read(lambda: Parameters.load(args.parameters))
+    portfolio = read(lambda: Portfolio.load(args.portfolio, month))
+    table = None if before is None else read(lambda: read_before(before))
+    if parameters is None or portfolio is None or found:
+        raise ConfigError(found)
+    return parameters, portfolio, table
 
 
 def _check(allocations: Allocations) -> None:
@@ -185,7 +248,10 @@ def _show(
 ) -> None:
     paint = terminal.Paint.of(sys.stdout)
     parameters = allocations.parameters
-    print(paint.bold(f"tmm allocate: allocations for {allocations.month}, {len(allocations.users)} Users"))
+    head = (
+        f"allocations for {allocations.month}, {len(allocations.users):,} Users, digest {allocations.digest}"
+    )
+    print(paint.bold(f"tmm allocate: {head}"))
     print(f"  {NOTICE}")
     print(f"  Parameters {terminal.plain(parameters.version)}, digest {parameters.digest}.")
     print(f"  Compared with {terminal.plain(str(before), 200)}." if before else "  Compared with nothing.")

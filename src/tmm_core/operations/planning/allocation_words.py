@@ -10,6 +10,7 @@ from tmm_core.operations.planning.allocation_changes import Change
 from tmm_core.operations.planning.over_allocation import Recorded
 from tmm_core.operations.terminal import Paint, number, percent, plain, table
 from tmm_core.policy.allocation import NOTICE, Allocations, Terms
+from tmm_core.policy.parameters import QUANTA_PER_UNIT, SECONDS_PER_DAY
 from tmm_core.policy.validation import CATEGORIES
 
 __all__ = ["chart", "explanation", "figures", "over_lines", "shares_of", "table_lines"]
@@ -29,7 +30,7 @@ _CATEGORY_NAMES = {
 def explanation(allocations: Allocations, user: str, change: Change | None) -> list[str]:
     """Tell how one User's allocation comes about, a sentence an entry; KeyError if there is no such User."""
     entry, terms = allocations.of(user), allocations.terms(user)
-    row = next(row for row in allocations.portfolio.users if row.user == user)
+    row = entry.portfolio
     threshold = allocations.parameters.operating_threshold
     electricity = row.electricity_credit + row.electricity_prepayment
     gas = row.gas_credit + row.gas_prepayment
@@ -81,8 +82,8 @@ def _shared(allocations: Allocations, terms: Terms, minimum: str) -> str:
             f"{_exactly(terms.minimum)}: the minimum decides."
         )
     return (
-        f"That is {_percent(terms.share_of_demand)} of the demand of the {above} Users above their minimum, who share "
-        f"{_exactly(level)} units per second: {float(terms.exact):,.6f}, rounded to "
+        f"That is {_percent(terms.share_of_demand)} of the demand of the {above:,} Users above their minimum, who "
+        f"share {_exactly(level)} units per second: {float(terms.exact):,.6f}, rounded to "
         f"{_exactly(terms.allocation)}."
     )
 
@@ -107,16 +108,18 @@ def table_lines(
     for category in CATEGORIES:
         inside = [entry for entry in allocations.users if entry.category == category]
         for entry in sorted(inside, key=lambda entry: (-entry.quanta, entry.user)):
-            terms = allocations.terms(entry.user)
+            # Not by `terms`, of which a line needs little: there may be 10,000 Users.
+            demand = Fraction(entry.demand_weight, allocations.demand_scale)
+            per_day = demand * SECONDS_PER_DAY / allocations.parameters.busy_hour_factor[category]
             change = changed.get(entry.user)
             if change is not None and change.is_above(limit):
                 flagged.add(len(rows) + 1)
             rows.append(
                 (
                     plain(entry.user, longest),
-                    f"{round(terms.expected_per_day):,}",
-                    f"{float(terms.busy_hour_demand):,.1f}",
-                    f"{float(terms.minimum):,.10g}" + ("*" if entry.at_minimum else " "),
+                    f"{round(per_day):,}",
+                    f"{float(demand):,.1f}",
+                    f"{entry.minimum_quanta / QUANTA_PER_UNIT:,.10g}" + ("*" if entry.at_minimum else " "),
                     _exactly(entry.allocation),
                     percent(float(entry.allocation), threshold),
                     change_text(change, limit),
