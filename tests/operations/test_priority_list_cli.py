@@ -79,6 +79,15 @@ def test_a_version_is_never_written_over(tmm: Tmm, folder: Path) -> None:
     assert "a version is never edited" in err
 
 
+def test_a_name_that_another_version_of_the_folder_has_is_refused(tmm: Tmm, folder: Path) -> None:
+    assert tmm("add", folder, "4.1.1", *PANEL)[0] == 0
+    back = ("--version", "illustrative-1", "--from", "2027-01-01", "--approved-by", "SEC Panel, 16 December")
+    status, _, err = tmm("remove", folder, "4.1.1", *back)
+    assert status == 1
+    assert err == "tmm: version 'illustrative-1' is that of 2026-11-01.toml already, expected a new one\n"
+    assert len(list(folder.iterdir())) == 2
+
+
 def test_a_list_that_is_a_file_gets_a_file_beside_it(tmm: Tmm, tmp_path: Path) -> None:
     shutil.copy(EXAMPLE, tmp_path / "priority-list.toml")
     status, out, _ = tmm("remove", tmp_path / "priority-list.toml", "7.4", *PANEL)

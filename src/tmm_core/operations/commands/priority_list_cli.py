@@ -101,14 +101,20 @@ def _change(args: argparse.Namespace, traffic: Traffic | None) -> None:
     old = _in_force(args.list, args.begins)
     make = versions.added if args.action == "add" else versions.removed
     new = make(old, args.srvs, args.version, args.approved_by, args.begins, args.source)
+    history = _history(args.list)
+    for _, path in history:
+        if load_priority_list(path).version == new.version:
+            fault = f"version {new.version!r} is that of {path.name} already, expected a new one"
+            raise ConfigError(Mistake(fault, field="version"))
     output = args.output or _default_output(args.list, args.begins)
     written = place(
         output, versions.to_toml(new, old=old), hint="a version is never edited, choose another name"
     )
     _tell(args, old, new, traffic, output)
-    later = [path.name for begins, path in _history(args.list) if begins > args.begins]
+    later = [path.name for begins, path in history if begins > args.begins]
     if later:
-        print(f"tmm: warning: {', '.join(later)} begins later and does not have this change", file=sys.stderr)
+        verbs = "begins later and does" if len(later) == 1 else "begin later and do"
+        print(f"tmm: warning: {', '.join(later)} {verbs} not have this change", file=sys.stderr)
     if not args.json:
         name = plain(str(output), 200)
         print(f"  {'Written' if written else 'Was there already'}: {name}, digest {versions.digest_of(new)}")
