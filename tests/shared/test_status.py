@@ -127,6 +127,36 @@ def test_apply_is_seen_by_running_gateways(toml: Path, capsys: pytest.CaptureFix
         assert gateway.snapshot().generation == 2, "a file with a mistake changes nothing"
 
 
+def test_apply_says_that_only_the_candidate_changes(toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def told(*arguments: str) -> str:
+        assert main(["apply", str(toml), *arguments]) == 0
+        return capsys.readouterr().out
+
+    draft = toml.parent / "next.csv"
+    draft.write_text(CSV + "Northern Energy,large-supplier,,4\n", encoding="utf-8")
+    with Mechanism.open(toml) as gateway:
+        first = f"Version {gateway.config.version} was in force already (generation {{}}).\n"
+        toml.write_text(
+            TOML.replace("[state]", 'candidate_allocations = "next.csv"\n[state]'), encoding="utf-8"
+        )
+        four = Config.load(toml).candidate_version
+        dry = told("--dry-run")
+        assert dry == first.format(1) + f"  candidate allocations {four}: would be tried, without effect\n"
+        assert gateway.snapshot().candidate is None
+        applied = json.loads(told("--json"))
+        assert (applied["applied"], applied["candidate"]) == (True, [None, four])
+        assert gateway.config.candidate_version == four
+        assert told() == first.format(2)
+        draft.write_text(CSV + "Northern Energy,large-supplier,,5\n", encoding="utf-8")
+        five = Config.load(toml).candidate_version
+        assert told() == (
+            first.format(3)
+            + f"  candidate allocations {five}: are tried, without effect, instead of {four}\n"
+        )
+        toml.write_text(TOML, encoding="utf-8")
+        assert told() == first.format(4) + f"  candidate allocations {five}: are tried no longer\n"
+
+
 def test_explain_tells_of_the_candidate_where_there_is_one(
     toml: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

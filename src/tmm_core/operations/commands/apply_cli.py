@@ -62,17 +62,24 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         terminal.print_json(
             {"before": before.version, "version": config.version, "generation": snapshot.generation,
-             "applied": not args.dry_run and before.version != config.version, **changes}
+             "applied": not args.dry_run and _names(before) != _names(config), **changes}
         )  # fmt: skip
         return 0
+    generation = f"(generation {snapshot.generation})"
     if before.version == config.version:
-        print(f"Version {config.version} was in force already (generation {snapshot.generation}).")
-        return 0
-    done = "would replace" if args.dry_run else "is in force in all gateways of this host, in place of"
-    print(f"Version {config.version} {done} {before.version} (generation {snapshot.generation}).")
+        print(f"Version {config.version} was in force already {generation}.")
+    else:
+        done = "would replace" if args.dry_run else "is in force in all gateways of this host, in place of"
+        print(f"Version {config.version} {done} {before.version} {generation}.")
     for line in _lines(changes):
         print(f"  {line}")
+    if changes["candidate"] is not None:
+        print(f"  {_candidate_line(*changes['candidate'], dry_run=args.dry_run)}")
     return 0
+
+
+def _names(config: Config) -> tuple[str, str]:
+    return config.version, config.candidate_version
 
 
 def changes_of(before: Config, after: Config) -> dict[str, Any]:
@@ -95,7 +102,17 @@ def changes_of(before: Config, after: Config) -> dict[str, Any]:
         "costs_changed": sorted(
             code for code in {*before.costs, *after.costs} if before.cost_of(code) != after.cost_of(code)
         ),
+        "candidate": None
+        if before.candidate_version == after.candidate_version
+        else [before.candidate_version or None, after.candidate_version or None],
     }
+
+
+def _candidate_line(before: str | None, after: str | None, *, dry_run: bool) -> str:
+    if after is None:
+        return f"candidate allocations {before}: {'would be' if dry_run else 'are'} tried no longer"
+    instead = f", instead of {before}" if before else ""
+    return f"candidate allocations {after}: {'would be' if dry_run else 'are'} tried, without effect{instead}"
 
 
 def _lines(changes: dict[str, Any]) -> Iterator[str]:
