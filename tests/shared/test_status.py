@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import signal
@@ -197,18 +196,6 @@ def test_explain_asks_the_gateways_block(toml: Path, capsys: pytest.CaptureFixtu
         assert told["asked"].startswith("the gateways' block")
         assert told["decision"] == "SPARE_CAPACITY"
     assert "inactive" in told["sentence"]
-
-
-def test_status_shows_the_digest_that_allocate_showed(toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data = (toml.parent / "allocations.csv").read_bytes()
-    with Mechanism.open(toml):
-        found = status(toml, capsys)
-        # As `tmm allocate` has it: SHA-256 over the file, twelve digits.
-        assert found["allocations"] == {
-            "file": None, "digest": hashlib.sha256(data).hexdigest()[:12], "effective_from": None,
-        } | {"file": found["allocations"]["file"]}  # type: ignore[index]  # fmt: skip
-        assert main(["status", "-c", str(toml)]) == 0
-        assert hashlib.sha256(data).hexdigest()[:12] in capsys.readouterr().out
 
 
 def test_status_shows_what_a_candidate_would_have_decided(
