@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+from collections.abc import Awaitable
 from typing import Any
 
 import pytest
@@ -12,8 +14,9 @@ from hypothesis import strategies as st
 from gateway.drive import FLOODING, QUIET, active_mechanism, counts_of
 from gateway.messages import OTHER_USER, USER, compose
 from tmm_core import Mechanism
+from tmm_core.gateway import wsgi
 from tmm_core.gateway.asgi import TrafficManagement
-from tmm_core.gateway.identify import HttpHeader
+from tmm_core.gateway.identify import HttpHeader, environ_name
 
 START = {"type": "http.response.start", "status": 200, "headers": []}
 
@@ -48,6 +51,37 @@ def ask(middleware: TrafficManagement, headers: Any, body: bytes, method: str = 
     return int(sent[0]["status"])
 
 
+def wsgi_door(*, usual: bool) -> tuple[Mechanism, wsgi.TrafficManagement]:
+    """Return a Mechanism and its WSGI middleware by header, which asks every question where `usual` is False."""
+
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("200 OK", [])
+        return [b"ok"]
+
+    mechanism = active_mechanism()
+    made = wsgi.TrafficManagement(app, mechanism, HttpHeader())
+    if not usual:
+        made._usual = made._desk.reception(frozenset(), None)
+    return mechanism, made
+
+
+def environ_of(headers: Any, method: str = "POST") -> dict[str, Any]:
+    """Return an environ as a server makes it: a header that is there twice comes joined by a comma."""
+    environ: dict[str, Any] = {"REQUEST_METHOD": method}
+    for name, value in headers:
+        key = environ_name(name.decode("latin-1"))
+        text = value.decode("latin-1")
+        environ[key] = f"{environ[key]},{text}" if key in environ else text
+    return environ
+
+
+def ask_wsgi(middleware: wsgi.TrafficManagement, environ: dict[str, Any]) -> int:
+    """Send one request and return its status."""
+    started: list[str] = []
+    middleware(environ, lambda status, headers: started.append(status))  # type: ignore[arg-type]
+    return int(started[0].split()[0])
+
+
 def answered_at_once(middleware: TrafficManagement, headers: Any) -> Any:
     return middleware._usual.ask({"type": "http", "method": "POST", "headers": headers})
 
@@ -66,6 +100,18 @@ def test_headers_are_decided_and_counted_as_with_every_question_asked(requests: 
     (one, quick), (other, slow) = (door(by_header=True, usual=usual) for usual in (True, False))
     for headers in requests * 2:  # the second time Users and SRVs are known
         assert ask(quick, headers, b"") == ask(slow, headers, b"")
+    assert counts_of(one) == counts_of(other)
+    assert quick.counts == slow.counts
+
+
+@given(requests=st.lists(st.lists(fields, max_size=4), max_size=8), method=st.sampled_from(["POST", "GET"]))
+def test_an_environ_is_decided_and_counted_as_with_every_question_asked(
+    requests: list[Any], method: str
+) -> None:
+    (one, quick), (other, slow) = (wsgi_door(usual=usual) for usual in (True, False))
+    for headers in requests * 2:
+        environ = environ_of(headers, method) | {"wsgi.input": None}
+        assert ask_wsgi(quick, dict(environ)) == ask_wsgi(slow, dict(environ))
     assert counts_of(one) == counts_of(other)
     assert quick.counts == slow.counts
 
@@ -134,3 +180,95 @@ def test_where_the_gate_fails_the_request_is_admitted_and_shouted_about() -> Non
     assert answered_at_once(middleware, headers) is None
     assert ask(middleware, headers, b"") == 200
     assert middleware.counts.fail_open == 1
+
+
+HEADERS = [(b"tmm-user", USER.encode()), (b"tmm-srv", b"4.1.1")]
+
+
+def test_the_usual_environ_is_decided_at_once_and_what_is_not_usual_is_left_to_others() -> None:
+    mechanism, middleware = wsgi_door(usual=True)
+    environ = environ_of(HEADERS)
+    ask_at_once = middleware._usual.ask_environ
+    assert ask_at_once(environ) is None  # nobody knows it yet
+    assert ask_wsgi(middleware, environ) == 200
+    assert ask_at_once(environ) is True
+    flooding = environ | {"HTTP_TMM_USER": OTHER_USER}
+    assert ask_wsgi(middleware, flooding) == 503
+    wait_s, user = ask_at_once(flooding)  # type: ignore[misc]
+    assert (wait_s > 0, user) == (True, OTHER_USER)
+    before = counts_of(mechanism)
+    for unusual in (
+        environ | {"REQUEST_METHOD": "GET"},
+        environ | {"HTTP_TMM_USER": f"{USER},{USER}"},
+        environ | {"HTTP_TMM_USER": USER.encode()},
+        {"REQUEST_METHOD": "POST", "HTTP_TMM_USER": USER},
+        {"REQUEST_METHOD": "POST"},
+        {},
+        None,
+    ):
+        assert ask_at_once(unusual) is None
+    assert counts_of(mechanism) == before == {QUIET: {"WITHIN_ALLOCATION": 2}, FLOODING: {"THROTTLED": 2}}
+    mechanism.close()
+    assert ask_wsgi(middleware, environ) == 200
+    assert middleware.counts.fail_open == 1
+
+
+# --- the entrance: an ASGI application without a coroutine of its own
+
+
+def test_the_usual_request_meets_no_coroutine_of_ours() -> None:
+    made: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(START)
+
+    def remembering(scope: Any, receive: Any, send: Any) -> Awaitable[None]:
+        made.append(app(scope, receive, send))
+        return made[-1]  # type: ignore[no-any-return]
+
+    middleware = TrafficManagement(remembering, active_mechanism(), HttpHeader())
+    assert ask(middleware, HEADERS, b"") == 200
+    returned: Any = middleware({"type": "http", "method": "POST", "headers": HEADERS}, None, None)
+    assert returned is made[-1]
+    returned.close()
+
+
+def test_who_asks_whether_it_is_a_coroutine_function_is_told_so() -> None:
+    """uvicorn and hypercorn ask, by the attribute; to what says no they speak ASGI 2, or WSGI."""
+    _, middleware = door(by_header=True, usual=True)
+    assert inspect.iscoroutinefunction(middleware.__call__)
+    assert inspect.iscoroutinefunction(TrafficManagement(middleware, active_mechanism()).__call__)
+
+
+def test_the_attribute_called_gives_what_the_middleware_gives() -> None:
+    mechanism, middleware = door(by_header=True, usual=True)
+    calls: Any = middleware.__call__
+    for _ in range(2):
+        assert ask(calls, HEADERS, b"") == 200
+    assert counts_of(mechanism) == {QUIET: {"WITHIN_ALLOCATION": 2}}
+
+
+def test_a_middleware_made_of_it_is_asked_by_call_and_by_attribute() -> None:
+    seen: list[str] = []
+
+    class Watched(TrafficManagement):
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            seen.append(scope["type"])
+            await super().__call__(scope, receive, send)
+
+    _, middleware = door(by_header=True, usual=True)
+    watched = Watched(middleware, active_mechanism(), HttpHeader())
+    for entrance in (watched, watched.__call__):
+        assert ask(entrance, HEADERS, b"") == 200  # type: ignore[arg-type]
+    assert seen == ["http", "http"]
+
+
+def test_an_application_that_fails_at_its_call_fails_there() -> None:
+    def app(scope: Any, receive: Any, send: Any) -> Any:
+        raise ZeroDivisionError
+
+    middleware = TrafficManagement(app, active_mechanism(), HttpHeader())
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            ask(middleware, HEADERS, b"")
+    assert middleware.counts.fail_open == 0

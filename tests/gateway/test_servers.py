@@ -29,6 +29,10 @@ SERVERS = {
         ["gunicorn"],
         "gunicorn --bind 127.0.0.1:{port} --no-control-socket gateway.served:wsgi_app",
     ),
+    "gunicorn, ASGI": (
+        ["gunicorn"],
+        "gunicorn --bind 127.0.0.1:{port} -k asgi --no-control-socket gateway.served:app",
+    ),
     "gunicorn, threads": (
         ["gunicorn"],
         "gunicorn --bind 127.0.0.1:{port} --threads 4 --no-control-socket gateway.served:wsgi_app",

@@ -83,8 +83,14 @@ cdef class Reception:
     cdef dict numbers
     cdef dict starts
     cdef frozenset methods
-    cdef bytes user_field
-    cdef bytes srv_field
+    cdef object user_field              # bytes for ASGI, str for WSGI
+    cdef object srv_field
 
+    cdef object asked(self, scope)
     cdef object by_fields(self, headers)
     cdef object decided(self, str user, str srv)
+
+
+cdef class Entrance:
+    cdef public object _app
+    cdef public Reception _usual

@@ -103,10 +103,16 @@ class Reception:
         numbers: dict[str, int],
         methods: frozenset[str],
         starts: dict[bytes, bytes],
-        fields: tuple[bytes, ...],
+        fields: tuple[bytes | str, ...],
     ) -> Reception: ...
     def ask(self, scope: Any, /) -> bool | tuple[float, str] | None: ...
+    def ask_environ(self, environ: Any, /) -> bool | tuple[float, str] | None: ...
     def ask_message(self, message: Any, /) -> bool | tuple[float, str] | None: ...
+
+class Entrance:
+    _app: Any
+    _usual: Reception
+    def __call__(self, scope: Any, receive: Any, send: Any) -> Any: ...
 
 @final
 class Lane:

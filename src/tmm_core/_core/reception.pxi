@@ -5,7 +5,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromSt
 from cpython.dict cimport PyDict_CheckExact
 from cpython.list cimport PyList_CheckExact
 from cpython.tuple cimport PyTuple_CheckExact
-from cpython.unicode cimport PyUnicode_DecodeLatin1
+from cpython.unicode cimport PyUnicode_CheckExact, PyUnicode_DecodeLatin1
 from .header cimport EUI, Piece, Plain, same, start_of, take_header, upper
 
 
@@ -76,8 +76,8 @@ cdef class Reception:
         Only these are Service Requests.
     starts : dict of bytes to bytes
         As for `plain_header`.
-    fields : tuple of bytes
-        HTTP headers, in lower case, with User and SRV; none: the message says.
+    fields : tuple of bytes, or of str
+        HTTP headers with User and SRV, as an ASGI scope or as a WSGI environ names them; none: the message says.
     """
 
     def __cinit__(self, dict gates not None, dict numbers not None, frozenset methods not None,
@@ -98,6 +98,9 @@ cdef class Reception:
             Admitted; throttled: seconds until the retry slot, and the User; the message says, see `ask_message`;
             not the usual request.
         """
+        return self.asked(scope)
+
+    cdef object asked(self, scope):
         if not PyDict_CheckExact(scope) or (<dict>scope).get("type") != "http":
             return None
         if (<dict>scope).get("method") not in self.methods:
@@ -105,6 +108,15 @@ cdef class Reception:
         if self.user_field is None:
             return False
         return self.by_fields((<dict>scope).get("headers"))
+
+    def ask_environ(self, environ):
+        """Decide by the environ of a WSGI request; as `ask`, but None where the message says."""
+        if not PyDict_CheckExact(environ) or (<dict>environ).get("REQUEST_METHOD") not in self.methods:
+            return None
+        user, srv = (<dict>environ).get(self.user_field), (<dict>environ).get(self.srv_field)
+        if not PyUnicode_CheckExact(user) or not PyUnicode_CheckExact(srv):
+            return None
+        return self.decided(<str>user, <str>srv)
 
     def ask_message(self, message):
         """Decide by the first ASGI message of a request's body; as `ask`, never False."""
@@ -153,3 +165,23 @@ cdef class Reception:
             return gate.retry_after(), gate.user_id
         except Exception:
             return None  # whoever is asked next comes to the same, and says so
+
+
+@cython.auto_pickle(False)
+cdef class Entrance:
+    """An ASGI application that lets the usual request in at once, and leaves all else to its `_unusual`.
+
+    It returns what the application behind it returns: the usual request meets no coroutine of ours.
+
+    Attributes
+    ----------
+    _app : ASGI application
+    _usual : Reception
+    """
+
+    def __call__(self, scope, receive, send):
+        cdef Reception usual = self._usual
+        verdict = None if usual is None else usual.asked(scope)
+        if verdict is True:
+            return self._app(scope, receive, send)
+        return self._unusual(verdict, scope, receive, send)

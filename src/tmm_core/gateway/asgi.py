@@ -6,10 +6,11 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from functools import partial
 from typing import Any
 
+from tmm_core.engines import native
 from tmm_core.errors import DuisError
 from tmm_core.gateway.answer import Answer, bad_request
 from tmm_core.gateway.duis import HeaderReader, known_names
-from tmm_core.gateway.identify import NOBODY, asgi_identify
+from tmm_core.gateway.identify import NOBODY, asgi_identify, scope_name
 from tmm_core.gateway.middleware import Middleware
 
 __all__ = ["TrafficManagement"]
@@ -21,7 +22,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
-class TrafficManagement(Middleware[App]):
+class TrafficManagement(Middleware[App], native.Entrance):
     """Throttle Service Requests in front of an ASGI application; its parameters are those of `Middleware`.
 
     Notes
@@ -31,10 +32,20 @@ class TrafficManagement(Middleware[App]):
     """
 
     _identify_by = staticmethod(asgi_identify)
+    _name = staticmethod(scope_name)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # The engine knows the usual request by itself; to any other it says None, and has done nothing.
-        verdict = self._usual.ask(scope)
+    def _open(self) -> None:
+        # Calls go to the type's `__call__`, which is the engine's and no coroutine function. Servers that ask whether
+        # this is one look at the attribute: without it they take an application for one of ASGI 2, or of WSGI.
+        self.__dict__["__call__"] = self._called
+
+    async def _called(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await type(self).__call__(self, scope, receive, send)
+
+    async def _unusual(
+        self, verdict: bool | tuple[float, str] | None, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Go on where the engine cannot let a request in by its head; None: it knows nothing, and has done nothing."""
         if verdict is False:
             message = await receive()
             verdict = self._usual.ask_message(message)

@@ -148,14 +148,15 @@ class Desk:
             self.fail_open(error)
             return None
 
-    def reception(self, methods: frozenset[str], fields: tuple[bytes, ...] | None) -> Reception:
+    def reception(self, methods: frozenset[str], fields: tuple[bytes | str, ...] | None) -> Reception:
         """Return what decides on the usual request of a User and SRV that this desk has seen before, in one call.
 
         Parameters
         ----------
         methods : frozenset of str
-        fields : tuple of bytes or None
-            HTTP headers with User and SRV, in lower case; none: the DUIS header says; None: no request is usual.
+        fields : tuple of bytes or str, or None
+            What the server calls the HTTP headers with User and SRV; none: the DUIS header says; None: no request is
+            usual.
         """
         usual = frozenset() if fields is None else methods
         return native.Reception(self._gates, self._srvs, usual, duis.starts, fields or ())

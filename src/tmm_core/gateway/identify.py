@@ -105,8 +105,8 @@ class HttpHeader:
     fall_back: bool = False
 
     def for_asgi(self) -> Identify:
-        user_name = self.user.lower().encode("latin-1")
-        srv_name = b"" if self.srv is None else self.srv.lower().encode("latin-1")
+        user_name = scope_name(self.user)
+        srv_name = b"" if self.srv is None else scope_name(self.srv)
         missing = None if self.fall_back else NOBODY
         texts = Texts(lambda value: value.decode("latin-1"))
 
@@ -126,8 +126,8 @@ class HttpHeader:
         return identify
 
     def for_wsgi(self) -> Identify:
-        user_name = _environ_name(self.user)
-        srv_name = "" if self.srv is None else _environ_name(self.srv)
+        user_name = environ_name(self.user)
+        srv_name = "" if self.srv is None else environ_name(self.srv)
         missing = None if self.fall_back else NOBODY
         # A header that is there twice comes joined by a comma: no User and no SRV is called that.
         return lambda environ: (environ.get(user_name, missing), environ.get(srv_name))
@@ -185,9 +185,9 @@ class ClientCertificate:
         return identify
 
     def for_wsgi(self) -> Identify:
-        srv_name = "" if self.srv is None else _environ_name(self.srv)
-        header = "" if self.header is None else _environ_name(self.header)
-        verified = "" if self.verified is None else _environ_name(self.verified)
+        srv_name = "" if self.srv is None else environ_name(self.srv)
+        header = "" if self.header is None else environ_name(self.header)
+        verified = "" if self.verified is None else environ_name(self.verified)
 
         def identify(environ: Mapping[str, Any]) -> tuple[str | None, str | None]:
             srv_code = environ.get(srv_name)
@@ -307,16 +307,22 @@ def _unescaped(match: re.Match[str]) -> str:
     return match[2]
 
 
-def _environ_name(header: str) -> str:
+def scope_name(header: str) -> bytes:
+    """Return what an HTTP header is called in an ASGI scope."""
+    return header.lower().encode("latin-1")
+
+
+def environ_name(header: str) -> str:
+    """Return what an HTTP header is called in a WSGI environ."""
     return "HTTP_" + header.upper().replace("-", "_")
 
 
-def usual_fields(source: Source | Identify) -> tuple[bytes, ...] | None:
-    """Return the HTTP headers that say User and SRV, in lower case; none: the DUIS header does; None: neither."""
+def usual_fields(source: Source | Identify) -> tuple[str, ...] | None:
+    """Return the HTTP headers that say User and SRV; none: the DUIS header does; None: neither."""
     if type(source) is DuisHeader:
         return ()
     if type(source) is HttpHeader and source.srv is not None:
-        return source.user.lower().encode("latin-1"), source.srv.lower().encode("latin-1")
+        return source.user, source.srv
     return None
 
 

@@ -41,6 +41,8 @@ class Middleware(Generic[App]):
 
     #: Makes the function that identifies a request of this kind of server.
     _identify_by: Callable[[Source | Identify], Identify]
+    #: Makes of a header's name what this kind of server calls it.
+    _name: Callable[[str], bytes | str]
 
     def __init__(
         self,
@@ -59,7 +61,13 @@ class Middleware(Generic[App]):
         self._methods = frozenset(methods)
         self._not_duis = checked_not_duis(not_duis)
         self._desk = Desk(mechanism, rate_limit_fields=rate_limit_fields, on_event=on_event)
-        self._usual = self._desk.reception(self._methods, usual_fields(source))
+        fields = usual_fields(source)
+        names = None if fields is None else tuple(self._name(field) for field in fields)
+        self._usual = self._desk.reception(self._methods, names)
+        self._open()
+
+    def _open(self) -> None:
+        """Do what this kind of server needs besides."""
 
     @property
     def counts(self) -> Counts:

@@ -7,7 +7,7 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from tmm_core.errors import DuisError
 from tmm_core.gateway.answer import Answer, bad_request
-from tmm_core.gateway.identify import NOBODY, wsgi_identify
+from tmm_core.gateway.identify import NOBODY, environ_name, wsgi_identify
 from tmm_core.gateway.middleware import Middleware
 from tmm_core.gateway.wsgi_input import WsgiInput
 
@@ -23,8 +23,19 @@ class TrafficManagement(Middleware[WSGIApplication]):
     """
 
     _identify_by = staticmethod(wsgi_identify)
+    _name = staticmethod(environ_name)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        # The engine knows the usual request by itself; to any other it says None, and has done nothing.
+        verdict = self._usual.ask_environ(environ)
+        if verdict is True:
+            return self._app(environ, start_response)
+        if verdict:
+            return _throttled(start_response, self._desk.answer(*verdict, environ.get("HTTP_ACCEPT")))
+        return self._look(environ, start_response)
+
+    def _look(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Decide on any request, with every question asked."""
         if environ["REQUEST_METHOD"] not in self._methods:
             return self._app(environ, start_response)
         sender = self._sender(environ)
@@ -48,8 +59,13 @@ class TrafficManagement(Middleware[WSGIApplication]):
         wait_s = self._desk.decide(user_id or NOBODY, srv_code)
         if wait_s is None:
             return self._app(environ, start_response)
-        answer = self._desk.answer(wait_s, user_id or NOBODY, environ.get("HTTP_ACCEPT"))
-        return _answer(start_response, "503 Service Unavailable", answer)
+        return _throttled(
+            start_response, self._desk.answer(wait_s, user_id or NOBODY, environ.get("HTTP_ACCEPT"))
+        )
+
+
+def _throttled(start_response: StartResponse, answer: Answer) -> Iterable[bytes]:
+    return _answer(start_response, "503 Service Unavailable", answer)
 
 
 def _answer(start_response: StartResponse, status: str, answer: Answer) -> Iterable[bytes]:
