@@ -8,37 +8,14 @@ from typing import Any
 
 import pytest
 from config_folder import CSV, ON, PRIORITY, TOML, write
-from hypothesis import example, given
+from damage import damaged, rows_of, tables
+from hypothesis import event, example, given
 from hypothesis import strategies as st
 
-from tmm_core import Config, ConfigError, Mechanism, PriorityList
+from tmm_core import Config, ConfigError, Decision, Mechanism, PriorityList
 from tmm_core.errors import Mistake
 from tmm_core.policy.service_requests import srv_codes
 from tmm_core.policy.toml_places import toml_of
-
-#: Pieces that mean something in one of the files.
-PIECES = [
-    b"\n", b"\r\n", b"\r", b",", b";", b'"', b"'", b'"""', b"=", b"[", b"]", b"[[", b"{", b"}", b"#", b".", b" ", b"\t",
-    b"\0", b"\xff", b"\xef\xbb\xbf", b"\xff\xfe", b"\\u202e", b"\\", b"nan", b"-inf", b"1e999", b"-1", b"0",
-    b"9" * 5000, b"true", b"2026-12-01", b"2026-13-01", b"[capacity]\n", b"[files]\n", b"hold_s = 1\n", b"hold_s = 2\n",
-    b"system_capacity = 1\n", b"a.b.c = 1\n", b"srvs = []\n", b'"7.4"', b"4.8.1 = 4\n", b"[costs]\n", b"[state]\n",
-    b"Northern Energy,other,,1\n", b"=1+1,other,,5\n", b"90-B3-D5-1F-30-01-00-00",
-    "é\u200b".encode(), "é".encode("latin-1"),
-]  # fmt: skip
-
-
-@st.composite
-def damaged(draw: st.DrawFn, text: str) -> bytes:
-    """A good file with pieces cut out, put in or doubled; or bytes at random."""
-    if draw(st.integers(0, 5)) == 0:
-        return draw(st.binary(max_size=200))
-    data = text.encode()
-    for _ in range(draw(st.integers(0, 4))):
-        begin = draw(st.integers(0, len(data)))
-        end = min(len(data), begin + draw(st.integers(0, 30)))
-        piece = draw(st.one_of(st.sampled_from(PIECES), st.binary(max_size=4), st.just(data[begin:end])))
-        data = data[:begin] + piece + (data[begin:] if draw(st.booleans()) else data[end:])
-    return data
 
 
 def _loaded(path: Path) -> Config | ConfigError:
@@ -48,41 +25,125 @@ def _loaded(path: Path) -> Config | ConfigError:
         return error
 
 
-@given(toml=damaged(TOML), csv=damaged(CSV), priority=damaged(PRIORITY))
-@example(toml=TOML.encode(), csv=CSV.encode(), priority=PRIORITY.encode())
+HEADER = CSV.split("\n", 1)[0]
+TRIED = TOML + 'candidate_allocations = "candidate.csv"\n'
+#: A file of Users, sound or with one slip, or damaged.
+USERS = st.one_of(tables(HEADER, 1), tables(HEADER, 1), damaged(CSV))
+LISTS = [
+    PRIORITY.replace('"7.4"', '"7.4", "4.4", "4.1.1"'), PRIORITY.replace('  "2.2",\n', "").replace("\n", "\r\n"),
+    PRIORITY.replace('"2.2"', '"2.2", "99.9"'), PRIORITY.replace("2026-11-01", "'soon'"),
+]  # fmt: skip
+
+ANY_LIST = st.one_of(st.sampled_from([PRIORITY, *LISTS]).map(str.encode), damaged(PRIORITY))
+
+
+def _srvs_of(listed: list[str]) -> set[str]:
+    """The SRVs that a list stands for; each of its codes stands for some."""
+    found = {one: {code for code in srv_codes() if f"{code}.".startswith(f"{one}.")} for one in listed}
+    assert all(found.values()), found
+    return set().union(*found.values())
+
+
+def _assert_whole(config: Config, folder: Path) -> None:
+    """Whatever the files say is in the configuration, as the standard library reads them, and nothing else."""
+    told = tomllib.loads((folder / "tmm.toml").read_bytes().decode("utf-8-sig"))
+    for section, values in told.items():
+        for key, value in values.items():
+            if section in ("capacity", "mechanism"):
+                assert getattr(config, key) == value, key
+    assert {code: config.cost_of(code) for code in told.get("costs", {})} == told.get("costs", {})
+    for key in ("allocations", "candidate_allocations"):
+        named = told.get("files", {}).get(key)
+        rows = rows_of((folder / named).read_bytes()) if named else []
+        held = getattr(config, key)
+        if held is None:
+            assert not named
+            continue
+        assert held == {row["user"]: float(row["allocation"]) for row in rows}
+        if key == "allocations":
+            assert config.user_ids == {
+                each.upper(): row["user"] for row in rows for each in row["user_ids"].split()
+            }
+            assert config.categories == {row["user"]: row["category"] for row in rows}
+    named = told.get("files", {}).get("priority_list")
+    data = tomllib.loads((folder / named).read_bytes().decode("utf-8-sig")) if named else {}
+    assert config.priority_srvs == _srvs_of(data.get("srvs", []))
+
+
+def _assert_in_force(mechanism: Mechanism, config: Config) -> None:
+    """The engine decides by it: a burst of each User that is inside its allocation, and the priority list."""
+    snapshot = mechanism.snapshot(0)
+    assert (snapshot.version, mechanism.config) == (config.version, config)
+    assert (snapshot.candidate is not None) == (config.candidate_allocations is not None)
+    for code in ("7.4", "4.1.1", "2.2"):
+        decided = mechanism.admit_at(0, mechanism.srv(code), 0)
+        assert (decided is Decision.PRIORITY) == (code in config.priority_srvs)
+    plain = next(code for code in ("6.2.4", "8.1.1") if code not in config.priority_srvs)
+    cost = config.cost_of(plain)
+    for user, rate in config.allocations.items():
+        tries = [mechanism.admit_at(mechanism.user(user), mechanism.srv(plain), 0) for _ in range(70)]
+        inside = tries.count(Decision.WITHIN_ALLOCATION)
+        # At once: the burst and one more, in whole Service Requests; all of 70 where it is larger.
+        expected = 0 if rate == 0 else int(rate * config.burst_s / cost + 1e-9) + 1
+        assert abs(inside - min(expected, 70)) <= (cost > 1), (user, rate, inside)
+
+
+@st.composite
+def four_files(draw: st.DrawFn) -> dict[str, bytes]:
+    """The files of a configuration, of which most often one is another than the good one, and now and then all."""
+    one = draw(st.sampled_from(["toml", "csv", "csv", "priority", "candidate", "candidate", "all"]))
+    toml = TRIED if one == "candidate" or draw(st.booleans()) else TOML
+    good = {"toml": toml, "csv": CSV, "priority": PRIORITY, "candidate": CSV}
+    others = {"toml": damaged(toml), "csv": USERS, "priority": ANY_LIST, "candidate": USERS}
+    return {key: draw(others[key]) if one in (key, "all") else good[key].encode() for key in good}
+
+
+@given(four_files())
+@example(
+    {"toml": TRIED.encode(), "csv": CSV.encode(), "priority": PRIORITY.encode(), "candidate": CSV.encode()}
+)
 def test_any_files_are_applied_whole_or_not_at_all(
-    tmp_path_factory: pytest.TempPathFactory, toml: bytes, csv: bytes, priority: bytes
+    tmp_path_factory: pytest.TempPathFactory, files: dict[str, bytes]
 ) -> None:
     """Lesson 12: a bad file keeps the last good configuration, whole."""
-    path = write(tmp_path_factory.mktemp("fuzz"), toml=toml, csv=csv, priority=priority)
-    before = Config(500, 400, allocations={"Before": 7.0})
+    candidate = files.pop("candidate")
+    path = write(tmp_path_factory.mktemp("fuzz"), **files)  # type: ignore[arg-type]
+    (path.parent / "candidate.csv").write_bytes(candidate)
+    before = Config(500, 400, allocations={"Before": 7.0}, priority=["7.4"])
     with Mechanism(before, start=0) as mechanism:
         after = _loaded(path)
         if isinstance(after, ConfigError):
+            event("refused")
             assert after.mistakes
             assert all(str(path.parent) in (each.file or "") for each in after.mistakes), str(after)
-            assert (mechanism.config, mechanism.snapshot(0).version) == (before, before.version)
+            _assert_in_force(mechanism, before)
             return
+        event("applied")
+        _assert_whole(after, path.parent)
         mechanism.apply(after, now=0)
-        snapshot = mechanism.snapshot(0)
-        assert snapshot.version == after.version
-        assert set(after.users) <= set(snapshot.users)
+        assert set(after.users) <= set(mechanism.snapshot(0).users)
+        _assert_in_force(mechanism, after)
         assert Config.load(path, on=ON).version == after.version
 
 
-@given(damaged(PRIORITY))
+@given(ANY_LIST)
 def test_any_bytes_are_a_priority_list_or_refused(
     tmp_path_factory: pytest.TempPathFactory, data: bytes
 ) -> None:
     path: Path = tmp_path_factory.mktemp("fuzz") / "list.toml"
     path.write_bytes(data)
+    priority: PriorityList | ConfigError
     try:
         priority = PriorityList.load(path)
     except ConfigError as error:
-        told = [each.file for each in error.mistakes]
-    else:
-        told = [str(path)] if set(priority.expanded) <= set(srv_codes()) else []
-    assert set(told) == {str(path)}
+        priority = error
+    if isinstance(priority, ConfigError):
+        assert {each.file for each in priority.mistakes} == {str(path)}
+        return
+    told = tomllib.loads(data.decode("utf-8-sig"))
+    assert set(priority.expanded) == _srvs_of(told["srvs"])
+    for key in ("version", "effective_from", "approved_by", "source"):
+        assert getattr(priority, key) == told.get(key, getattr(PriorityList(()), key)), key
 
 
 def _leaves(value: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:

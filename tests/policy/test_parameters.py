@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import tomllib
+from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
+from damage import damaged
+from hypothesis import event, example, given
+from hypothesis import strategies as st
 
 from tmm_core.errors import ConfigError
 from tmm_core.policy.parameters import NOTICE, Parameters
+from tmm_core.policy.portfolio import METER_KINDS
+from tmm_core.policy.validation import CATEGORIES
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "allocation" / "parameters.toml"
 
@@ -128,3 +135,79 @@ def test_all_mistakes_of_a_file_come_at_once_in_the_order_of_the_file() -> None:
         "weight",
         "label",
     ]
+
+
+#: The example without its comments, so that damage meets what means something.
+BARE = "\n".join(
+    line.split("#")[0].rstrip() for line in EXAMPLE.read_text("utf-8").splitlines() if line[:1] != "#"
+)
+NUMBERS = (
+    "0",
+    "1",
+    "-1",
+    "0.5",
+    "2.25",
+    "3e4",
+    "nan",
+    "inf",
+    "1e999",
+    "0.12345678901",
+    "true",
+    "'1'",
+    "[1]",
+    "1_0",
+)
+
+
+@st.composite
+def varied(draw: st.DrawFn) -> bytes:
+    """The example with a number or two replaced, and now and then a line too few or twice."""
+    lines = BARE.splitlines()
+    places = [place for place, line in enumerate(lines) if "=" in line and '"' not in line]
+    for place in draw(st.lists(st.sampled_from(places), max_size=2)):
+        lines[place] = f"{lines[place].split('=')[0]}= {draw(st.sampled_from(NUMBERS))}"
+    place = draw(st.sampled_from(places))
+    lines[place : place + 1] = draw(
+        st.sampled_from([[lines[place]]] * 8 + [[], [lines[place]] * 2, [lines[place], "x = 1"]])
+    )
+    return "\n".join(lines).encode()
+
+
+def assert_whole(parameters: Parameters, data: bytes) -> None:
+    """Every number of the file is in force, as the standard library reads it, and nothing is made up."""
+    told = tomllib.loads(data.decode("utf-8-sig"), parse_float=Decimal)
+    assert (told.pop("label"), told.pop("version")) == (NOTICE, parameters.version)
+    rates, factors = told.pop("requests_per_day"), told.pop("busy_hour_factor")
+    for category in CATEGORIES:
+        own = rates.pop(category, {})
+        assert parameters.requests_per_day[category] == {
+            kind: own.get(kind, rates[kind]) for kind in METER_KINDS
+        }
+        assert parameters.busy_hour_factor[category] == factors.get(category, factors["default"])
+    assert set(rates) == set(METER_KINDS)
+    assert set(factors) <= {"default", *CATEGORIES}
+    assert told == {
+        "capacity": {
+            "system_capacity": parameters.system_capacity,
+            "operating_threshold": parameters.operating_threshold,
+        },
+        "kept": {"priority_share": parameters.priority_share, "unknown_users": parameters.unknown_allocation},
+        "prepayment": {"weight": parameters.prepayment_weight},
+        "minimum": {"guaranteed_minimum": parameters.guaranteed_minimum, "everyone_else": parameters.minimum},
+        "blend": dict(zip(("portfolio", "forecast", "actual"), parameters.blend, strict=True)),
+    }
+
+
+@given(st.one_of(varied(), varied(), damaged(BARE)))
+@example(BARE.encode())
+@example(EXAMPLE.read_bytes())
+def test_any_file_is_read_whole_or_refused_whole(data: bytes) -> None:
+    try:
+        parameters = Parameters.read(data, file="p.toml")
+    except ConfigError as error:
+        found = error.mistakes
+    else:
+        found = ()
+        assert_whole(parameters, data)
+    assert all(each.file == "p.toml" for each in found)
+    event("refused" if found else "read")
