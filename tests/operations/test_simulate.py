@@ -280,7 +280,7 @@ def test_the_checks_can_fail(small: Scenario) -> None:
     """Decisions nobody may make are given to the reference, and figures nobody may find to the checks."""
     priority = np.zeros(200, dtype=bool)
     priority[7] = True
-    audit = Audit(small.config, 4, None, priority, 0.01)
+    audit = Audit(small.config, 4, None, priority)
     words = (np.array([1, 1]) << 16) | (np.array([3, 7]) << 8)
     audit.step(Attempts.of(words), np.array([0, 0], dtype=np.uint8), 0)
     found = audit.result()

@@ -11,14 +11,15 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import pairwise
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 
 from tmm_core.mechanism import Decision, Mechanism
-from tmm_core.operations.simulation.arrivals import Arrivals
+from tmm_core.operations.simulation.arrivals import Arrivals, Fresh
+from tmm_core.operations.simulation.open_run import OpenRun, run_of
 from tmm_core.operations.simulation.policies import NS
 from tmm_core.operations.simulation.result import PolicyResult
-from tmm_core.operations.simulation.run import Run
 from tmm_core.operations.simulation.scenario import Scenario
 from tmm_core.operations.simulation.words import srvs_of, users_of
 
@@ -72,23 +73,35 @@ def simulate(
         A file to replay cannot be used.
     """
     began = perf_counter()
-    runs = [Run(name, scenario) for name in (policies or scenario.policies)]
+    runs = [run_of(name, scenario) for name in (policies or scenario.policies)]
     # Told by the User's own bucket alone, fed with new Service Requests only.
     demand = Mechanism(scenario.config, start=0)
     above = np.zeros(len(scenario.users) + 1, dtype=np.int64)
-    step_ns = scenario.step_ms * 1_000_000
+    # Where nothing is sent again and allocations stay, an open run asks the same of the same buckets.
+    told = next((run for run in runs if isinstance(run, OpenRun) and not scenario.changes), None)
     with demand, closing(Arrivals(scenario, demand.user, demand.srv)) as arrivals:
         for second in range(scenario.seconds):
             fresh = arrivals.second(second)
-            users, srvs = users_of(fresh.words), srvs_of(fresh.words)
-            decided = np.empty(users.size, dtype=np.uint8)
-            for step, (begin, end) in enumerate(pairwise(fresh.edges)):
-                if end > begin:
-                    now = second * NS + step * step_ns
-                    demand.admit_many(users[begin:end], srvs[begin:end], out=decided[begin:end], now=now)
-            above += np.bincount(users[decided < Decision.WITHIN_ALLOCATION], minlength=above.size)
+            if told is None:
+                above += _above(demand, fresh, second, scenario)
             for run in runs:
                 run.second(second, fresh)
             progress(second + 1)
+    if told is not None:
+        above = told.result.table[:, : Decision.WITHIN_ALLOCATION].sum(axis=(1, 2))
     inside = [user.name for place, user in enumerate(scenario.users, 1) if not above[place]]
     return Simulation(scenario, tuple(run.finish() for run in runs), inside, perf_counter() - began)
+
+
+def _above(
+    demand: Mechanism, fresh: Fresh, second: int, scenario: Scenario
+) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Return how many of a second's new Service Requests are above the allocation, by User."""
+    users, srvs = users_of(fresh.words), srvs_of(fresh.words)
+    decided = np.empty(users.size, dtype=np.uint8)
+    step_ns = scenario.step_ms * 1_000_000
+    for step, (begin, end) in enumerate(pairwise(fresh.edges)):
+        if end > begin:
+            now = second * NS + step * step_ns
+            demand.admit_many(users[begin:end], srvs[begin:end], out=decided[begin:end], now=now)
+    return np.bincount(users[decided < Decision.WITHIN_ALLOCATION], minlength=len(scenario.users) + 1)

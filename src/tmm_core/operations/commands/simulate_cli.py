@@ -22,6 +22,7 @@ examples:
   tmm simulate beast-from-the-east                  all policies; files in ./tmm-simulation
   tmm simulate runaway-user --policies none,fair    two of them: a third of the time
   tmm simulate my.toml --scale 0.1 --seed 7         a tenth of all loads and thresholds
+  tmm simulate runaway-user --policies fair --open-loop   nobody sends again: the Mechanism alone, in a few seconds
   tmm simulate --compare a.toml b.toml              two scenarios side by side
 
 The same scenario and seed give the same bytes in every file.
@@ -49,6 +50,9 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         type=_policies,
         metavar="P,P",
         help="some of: none, network-503, hard, first-come, fair, alternative",
+    )
+    parser.add_argument(
+        "--open-loop", action="store_true", help="no client sends anything again; several times faster"
     )
     parser.add_argument("--seed", type=_seed, metavar="N", help="another seed than the scenario's")
     parser.add_argument(
@@ -97,6 +101,8 @@ def run(args: argparse.Namespace) -> int:
             scenario = replace(scenario, seed=args.seed)
         if args.scale != 1:
             scenario = scenario.scaled(args.scale)
+        if args.open_loop:
+            scenario = scenario.without_clients()
         policies = args.policies or scenario.policies
         label = f"Simulating {scenario.name}, {len(policies)} policies"
         with terminal.progress(label, scenario.seconds, quiet=args.quiet) as progress:

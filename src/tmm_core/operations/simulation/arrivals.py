@@ -6,34 +6,88 @@ machine. A User's traffic does not change when other Users are added or taken aw
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tmm_core.operations.simulation.replayed import Replayed, replayed
-from tmm_core.operations.simulation.scenario import Scenario, Traffic
-from tmm_core.operations.simulation.words import BORN, SRV, TIME_BITS, USER, Words
+from tmm_core.operations.simulation.scenario import Scenario
+from tmm_core.operations.simulation.streams import Raw, Stream, Streams
+from tmm_core.operations.simulation.words import BORN, SRV, TIME_BITS, Words
 from tmm_core.operations.traffic.traffic import SRV_BITS, srv_table
 
-__all__ = ["Arrivals", "Fresh"]
+__all__ = ["Arrivals", "Fresh", "Requests"]
 
 _UNKNOWN = "(unknown)"
 _U = np.uint64
+_STEP = 20  # place of the step's number above a code; a second has at most 1000
+
+_Codes = np.ndarray[Any, np.dtype[np.uint32]]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+class Requests(NamedTuple):
+    """User slots and SRV numbers of Service Requests, in some order."""
+
+    users: np.ndarray[Any, np.dtype[np.uint32]]
+    srvs: np.ndarray[Any, np.dtype[np.uint16]]
+
+
 class Fresh:
-    """The new Service Requests of one second: words in the order of time, and where each step begins.
+    """The new Service Requests of one second, put in order when they are looked at.
 
-    ``edges`` has one entry more than there are steps.
+    Parameters
+    ----------
+    codes : ndarray of uint32, shape (n,)
+        User slot << 8 | SRV.
+    raw : ndarray of uint64, shape (n,)
+        The time within the second in the highest bits.
+    steps : int
+        Of a second.
+    first_step : int
     """
 
-    words: Words
-    edges: list[int]
+    __slots__ = ("_codes", "_edges", "_first", "_grouped", "_raw", "_steps", "_words")
+
+    def __init__(self, codes: _Codes, raw: Raw, steps: int, first_step: int) -> None:
+        self._codes, self._raw, self._steps, self._first = codes, raw, steps, first_step
+        self._edges: list[int] | None = None
+        self._grouped: Requests | None = None
+        self._words: Words | None = None
+
+    @property
+    def words(self) -> Words:
+        """The words of all, in the order of time."""
+        if self._words is None:
+            order = _by_time(self._raw)
+            step = _steps_of(self._raw[order], self._steps)
+            if self._edges is None:
+                self._edges = np.searchsorted(step, np.arange(self._steps + 1)).tolist()
+            self._words = (step.astype(np.int64) + self._first) << BORN
+            self._words |= self._codes[order].astype(np.int64) << SRV
+        return self._words
+
+    @property
+    def grouped(self) -> Requests:
+        """User slots and SRV numbers in the order of steps, Users and SRVs: several times faster than that of time."""
+        if self._grouped is None:
+            keys = _steps_of(self._raw, self._steps) << _STEP
+            keys |= self._codes
+            keys.sort()
+            if self._edges is None:
+                firsts = np.arange(self._steps + 1, dtype=np.uint32) << _STEP
+                self._edges = np.searchsorted(keys, firsts).tolist()
+            users = ((keys >> 8) & 0xFFF).astype(np.uint32, copy=False)
+            self._grouped = Requests(users, keys.astype(np.uint8).astype(np.uint16))
+        return self._grouped
+
+    @property
+    def edges(self) -> list[int]:
+        """Where each step begins, in either order, and how many there are in all."""
+        if self._edges is None:
+            _ = self.grouped
+        assert self._edges is not None
+        return self._edges
 
 
 class Arrivals:
@@ -55,43 +109,36 @@ class Arrivals:
         self, scenario: Scenario, slot_of: Callable[[str], int], number_of: Callable[[str], int]
     ) -> None:
         self._steps = scenario.steps_per_s
-        self._cells: list[_Cell] = []
         self._replayed: list[Replayed] = []
-        tables = {
-            name: srv_table(mix, number_of).astype(np.int64) << SRV for name, mix in scenario.mixes.items()
-        }
+        mixes = list(scenario.mixes)
+        self._tables = np.concatenate([srv_table(scenario.mixes[mix], number_of) for mix in mixes])
         portfolio = {user.name: user.portfolio for user in scenario.users}
         portfolio[_UNKNOWN] = 1.0
+        streams, rows = [], []
         for place, traffic in enumerate(scenario.traffic):
             if traffic.file is not None:
                 self._replayed.append(replayed(traffic, slot_of, number_of))
                 continue
             senders = [name for name in portfolio if traffic.is_from(name)]
             total = sum(portfolio[name] for name in senders) or 1.0
-            for name in senders:
-                rate = traffic.rate * portfolio[name] / total
-                base = tables[traffic.mix] | (slot_of(name) << USER)
-                self._cells.append(_Cell(scenario, traffic, place, name, rate, base))
+            streams += [Stream(name, place, traffic.rate * portfolio[name] / total) for name in senders]
+            rows += [mixes.index(traffic.mix) << SRV_BITS] * len(senders)
+        self._streams = Streams(scenario, streams)
+        self._rows = np.array(rows, dtype=np.uint64)
+        self._slots = np.array([slot_of(stream.user) for stream in streams], dtype=np.uint32) << 8
 
     def second(self, second: int) -> Fresh:
         """Make the Service Requests of one second; called for each in turn."""
-        steps, parts, times = self._steps, [], []
-        for cell in self._cells:
-            raw = cell.second(second)
-            if raw.size:
-                parts.append(cell.base[(raw & _U((1 << SRV_BITS) - 1)).astype(np.int64)])
-                times.append(raw >> _U(64 - TIME_BITS))
+        which, counts, raw = self._streams.second(second)
+        srv = np.repeat(self._rows[which], counts)
+        srv += raw & _U((1 << SRV_BITS) - 1)
+        codes = np.repeat(self._slots[which], counts)  # User slot << 8 | SRV
+        codes |= self._tables.take(srv.view(np.int64))
         for each in self._replayed:
-            words, moments = each.second(second)
-            parts.append(words)
-            times.append(moments)
-        if not parts:
-            return Fresh(np.empty(0, dtype=np.int64), [0] * (steps + 1))
-        moment = np.concatenate(times).astype(np.int64)
-        order = np.argsort(moment, kind="stable")
-        step = (moment[order] * steps) >> TIME_BITS
-        words = np.concatenate(parts)[order] | ((second * steps + step) << BORN)
-        return Fresh(words, [0, *np.cumsum(np.bincount(step, minlength=steps)).tolist()])
+            words, times = each.second(second)
+            codes = np.concatenate([codes, (words >> SRV).astype(np.uint32)])
+            raw = np.concatenate([raw, times << _U(64 - TIME_BITS)])
+        return Fresh(codes, raw, self._steps, second * self._steps)
 
     def close(self) -> None:
         """Close the files that are replayed. Harmless when repeated."""
@@ -99,67 +146,13 @@ class Arrivals:
             each.close()
 
 
-class _Cell:
-    """One stream of one User."""
-
-    def __init__(
-        self, scenario: Scenario, traffic: Traffic, place: int, name: str, rate: float, base: Words
-    ) -> None:
-        self.base = base
-        self._traffic = traffic
-        self._rate = rate
-        self._scenario = scenario
-        self._words = np.random.PCG64([scenario.seed, zlib.crc32(name.encode()), place])
-        self._late = traffic.spread_s * self._draw()
-        self._state = 0
-        if traffic.factors:  # begin anywhere
-            self._state = int(self._draw() * len(traffic.factors))
-
-    def second(self, second: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
-        """Return a random word for each Service Request of a second."""
-        rate = self._rate * self._factor(second)
-        if rate <= 0:
-            return np.empty(0, dtype=np.uint64)
-        wander = self._traffic.wander
-        rate *= 1 - wander + 2 * wander * self._draw()
-        raw: np.ndarray[Any, np.dtype[np.uint64]] = self._words.random_raw(int(rate + self._draw()))
-        return raw
-
-    def _draw(self) -> float:
-        word: int = self._words.random_raw()
-        return float(word >> 11) * 2.0**-53
-
-    def _factor(self, second: int) -> float:
-        traffic, kind = self._traffic, self._traffic.kind
-        if kind == "diurnal":
-            hour = (self._scenario.begins_h + (second + 0.5) * self._scenario.speed / 3600) % 24
-            return _along(traffic.knots, hour - self._late * self._scenario.speed / 3600)
-        if kind == "burst":
-            return _trapezium(second + 0.5 - traffic.at_s - self._late, traffic.lasts_s, traffic.ramp_s)
-        within = not traffic.lasts_s or traffic.at_s <= second < traffic.at_s + traffic.lasts_s
-        if not within:
-            return 0.0
-        if kind in ("on-off", "mmpp"):
-            if self._draw() * traffic.dwell_s[self._state] < 1:
-                # To any of the others, all alike.
-                step = 1 + int(self._draw() * (len(traffic.factors) - 1))
-                self._state = (self._state + step) % len(traffic.factors)
-            return traffic.factors[self._state]
-        return 1.0
+def _steps_of(raw: Raw, steps: int) -> _Codes:
+    """Return the steps of times within a second."""
+    return (((raw >> _U(64 - TIME_BITS)) * _U(steps)) >> _U(TIME_BITS)).astype(np.uint32)
 
 
-def _along(knots: tuple[tuple[float, float], ...], x: float) -> float:
-    """Return the value at x on straight lines through knots."""
-    if x <= knots[0][0]:
-        return knots[0][1]
-    for (x0, y0), (x1, y1) in pairwise(knots):
-        if x <= x1:
-            return y0 + (x - x0) * (y1 - y0) / (x1 - x0) if x1 > x0 else y1
-    return knots[-1][1]
-
-
-def _trapezium(t: float, lasts: float, ramp: float) -> float:
-    """Rise within `ramp` from 0 to 1 at the beginning, and fall as fast at the end."""
-    if not 0 < t < lasts:
-        return 0.0
-    return min(1.0, t / ramp, (lasts - t) / ramp) if ramp > 0 else 1.0
+def _by_time(raw: Raw) -> np.ndarray[Any, np.dtype[np.intp]]:
+    """Return the order of time, the highest 24 bits, and of their places where it is the same."""
+    # Two stable passes over short words: NumPy sorts these by digits, several times faster than whole words.
+    order = np.argsort((raw >> _U(40)).astype(np.uint8), kind="stable")
+    return order[np.argsort((raw >> _U(48)).astype(np.uint16)[order], kind="stable")]

@@ -65,16 +65,15 @@ class Audit:
         Units by SRV number; None: one unit each.
     priority : ndarray of bool
         By SRV number.
-    step_s : float
     """
 
     def __init__(
-        self, config: Config, users: int, costs: _Floats | None, priority: np.ndarray[Any, Any], step_s: float
+        self, config: Config, users: int, costs: _Floats | None, priority: np.ndarray[Any, Any]
     ) -> None:
-        self._users, self._costs, self._priority, self._step_s = users, costs, priority, step_s
+        self._users, self._costs, self._priority = users, costs, priority
         self._tat: _Floats = np.zeros(users)
         self._within = self._within_throttled = self._priority_throttled = 0
-        self._load = self._excess = self._bound = 0.0
+        self._load = self._excess = self._bound = self._at = 0.0
         self.apply(config)
 
     def apply(self, config: Config) -> None:
@@ -91,27 +90,48 @@ class Audit:
 
     def step(self, attempts: Attempts, decisions: np.ndarray[Any, np.dtype[np.uint8]], now: int) -> None:
         """Check the decisions of one step."""
-        self._load = max(0.0, self._load - self._threshold * self._step_s)
-        if not decisions.size:
-            return
+        at = np.array([now * _NS])
         keys = attempts.users.astype(np.int64) * 4 + decisions
-        costs = None if self._costs is None else self._costs[attempts.srvs]
-        units = np.bincount(keys, costs, self._users * 4).reshape(-1, 4)
-        within, at = units[:, _WITHIN], now * _NS
+        counts = np.bincount(keys, None, self._users * 4).reshape(1, -1, 4)
+        units: np.ndarray[Any, Any] = counts
+        if self._costs is not None:
+            units = np.bincount(keys, self._costs[attempts.srvs], self._users * 4).reshape(1, -1, 4)
+        self.steps(counts, units, at)
+        if counts[0, :, _THROTTLED].any():
+            self.throttled(attempts.srvs[decisions == _THROTTLED])
+
+    def steps(self, counts: np.ndarray[Any, Any], units: np.ndarray[Any, Any], at_s: _Floats) -> None:
+        """Check the decisions of steps by User and `Decision`, but for what is on the priority list.
+
+        Parameters
+        ----------
+        counts, units : ndarray, shape (steps, users, 4)
+        at_s : ndarray of float64, shape (steps,)
+            The instants they were made at, rising.
+        """
+        within = units[:, :, _WITHIN]
+        charged = within * self._interval
+        before = np.cumsum(charged, axis=0) - charged  # since the first of these steps
         # A bucket at rest holds nothing: its word may be behind.
-        base = np.maximum(self._tat, at)
-        self._tat = np.where(within > 0, base + within * self._interval, base)
-        counts = units if costs is None else np.bincount(keys, None, self._users * 4).reshape(-1, 4)
-        self._within += int(counts[:, _WITHIN].sum())
-        throttled = counts[:, _THROTTLED]
+        at = at_s[:, np.newaxis]
+        found = np.maximum(np.maximum.accumulate(at - before, axis=0), self._tat) + before + charged
+        self._tat = found[-1]
+        self._within += int(counts[:, :, _WITHIN].sum())
+        throttled = counts[:, :, _THROTTLED]
         if throttled.any():
             # At one instant a bucket only fills: where it still has room now, it had room at the refusal.
-            room = self._known & (self._tat - at <= self._burst_s - _SLACK_S)
+            room = self._known & (found - at <= self._burst_s - _SLACK_S)
             self._within_throttled += int(throttled[room].sum())
-            refused = attempts.srvs[decisions == _THROTTLED]
-            self._priority_throttled += int(np.count_nonzero(self._priority[refused]))
-        self._load += float(within.sum() + units[:, _SPARE].sum())
-        self._excess = max(self._excess, self._load)
+        admitted = (within + units[:, :, _SPARE]).sum(axis=1)
+        drained = self._threshold * (at_s - self._at)
+        loads = admitted.cumsum() - drained
+        loads += np.maximum(np.maximum.accumulate(admitted - loads), self._load)
+        self._load, self._at = float(loads[-1]), float(at_s[-1])
+        self._excess = max(self._excess, float(loads.max()))
+
+    def throttled(self, srvs: np.ndarray[Any, np.dtype[np.uint16]]) -> None:
+        """Check what was throttled against the priority list."""
+        self._priority_throttled += int(np.count_nonzero(self._priority[srvs]))
 
     def result(self) -> Audited:
         """Return what was found so far."""

@@ -8,6 +8,7 @@ under strain gets slower, and at last fails.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 from tmm_core.operations.simulation.scenario import DspTerms
 from tmm_core.operations.simulation.words import Words, srvs_of
 
-__all__ = ["Dsp", "Served"]
+__all__ = ["Dsp", "Served", "ServedSecond"]
 
 _NOTHING: Words = np.empty(0, dtype=np.int64)
 
@@ -27,6 +28,17 @@ class Served:
 
     answered: Words
     failed: Words
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ServedSecond:
+    """What came of a second without trouble: how many were answered, how much waited at most at the end of a step,
+    in seconds of the capacity, and how many were answered after so many steps.
+    """
+
+    answered: int
+    wait_s: float
+    waits: np.ndarray[Any, np.dtype[np.int64]]
 
 
 @dataclass(slots=True, eq=False)
@@ -122,6 +134,81 @@ class Dsp:
         answered = self._work(factor)
         return Served(answered, np.concatenate(failed))
 
+    def second(
+        self, first: int, sizes: np.ndarray[Any, np.dtype[np.int64]], accepted: Callable[[], Words]
+    ) -> ServedSecond | None:
+        """Accept and answer Service Requests of one unit each for one second, as `step` would.
+
+        Parameters
+        ----------
+        first : int
+            The first step, one more than at the last call.
+        sizes : ndarray of int64, shape (steps,)
+            How many are accepted in each step.
+        accepted : callable
+            Returns their words, in order; asked for only where some still wait at the end.
+
+        Returns
+        -------
+        ServedSecond or None
+            None, and nothing is done, where some would wait long enough for strain, time-outs or a failure, or
+            it takes more than this second to get to them: `step` must be called for each step.
+        """
+        terms = self._terms
+        if self.is_down(first) or terms.timeout_s < terms.strain_s + 4 * self._step_s:
+            return None
+        if any(chunk.late for chunk in self._queue):
+            return None
+        each_step = self._capacity * self._step_s
+        if not self.waiting and sizes.max() <= int(each_step):
+            return ServedSecond(int(sizes.sum()), 0.0, np.array([0, sizes.sum()]))  # all within their step
+        strained = min(terms.strain_s, terms.queue_s) * self._capacity
+        waiting, credit, highest = self.waiting, self._credit, 0.0
+        came: list[int] = sizes.tolist()
+        taken: list[int] = []
+        for size in came:
+            waiting += size
+            if waiting > strained:
+                return None
+            credit += each_step
+            done = int(credit if credit < waiting else waiting)
+            taken.append(done)
+            waiting -= done
+            credit = credit - done if waiting else 0.0
+            if waiting > highest:
+                highest = waiting
+        left, words = int(waiting), _NOTHING
+        if left:
+            words = accepted()
+            if left > words.size:
+                return None
+        before = list(self._queue)
+        waits = _waits(
+            [*(chunk.step for chunk in before), *range(first, first + len(came))],
+            [*(chunk.words.size - chunk.head for chunk in before), *came],
+            first,
+            taken,
+        )
+        self._queue.clear()
+        self._by_step.clear()
+        for step in range(len(came) - 1, -1, -1):  # the last ones wait
+            if not left:
+                break
+            size = min(left, came[step])
+            if size:
+                chunk = _Chunk(first + step, words[words.size - size :])
+                words = words[: words.size - came[step]]
+                self._queue.appendleft(chunk)
+                self._by_step[chunk.step] = chunk
+                left -= size
+        self.waiting, self._credit = waiting, credit
+        return ServedSecond(sum(taken), highest / self._capacity, waits)
+
+    def queued(self) -> Words:
+        """Return the words that wait, and whose senders still do."""
+        found = [chunk.words[chunk.head :] for chunk in self._queue if not chunk.late]
+        return np.concatenate(found) if found else _NOTHING
+
     def _units(self, words: Words) -> float:
         return float(words.size) if self._costs is None else float(self._costs[srvs_of(words)].sum())
 
@@ -134,11 +221,11 @@ class Dsp:
         return chunk.words[chunk.head :]
 
     def _lose(self) -> Words:
-        lost = [chunk.words[chunk.head :] for chunk in self._queue if not chunk.late]
+        lost = self.queued()
         self._queue.clear()
         self._by_step.clear()
         self.waiting = self._credit = 0.0
-        return np.concatenate(lost) if lost else _NOTHING
+        return lost
 
     def _work(self, factor: float) -> Words:
         strain = max(0.0, self.wait_s - self._terms.strain_s)
@@ -171,3 +258,20 @@ class Dsp:
         sums = np.cumsum(self._costs[srvs_of(chunk.words[chunk.head :])])
         taken = int(np.searchsorted(sums, self._credit, side="right"))
         return taken, float(sums[taken - 1]) if taken else 0.0
+
+
+def _waits(
+    born: list[int], sizes: list[int], first: int, taken: list[int]
+) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Return how many of a queue, first in first out, are answered after so many steps.
+
+    Where the running sums of what came and of what is taken are cut, all between two cuts came and went together.
+    """
+    came, went = np.cumsum(sizes), np.cumsum(taken)
+    cuts = np.unique(np.concatenate([came, went]))
+    cuts = cuts[cuts <= went[-1]]
+    came_at = np.array(born)[np.searchsorted(came, cuts)]
+    went_at = first + np.searchsorted(went, cuts)
+    sizes_between = np.diff(cuts, prepend=0)
+    # Whole numbers far below 2**53: their sums as floating point are exact.
+    return np.bincount(went_at + 1 - came_at, sizes_between).astype(np.int64)

@@ -72,6 +72,10 @@ class Waits:
             return
         found = np.bincount(np.concatenate(self._parts))
         self._parts.clear()
+        self.add_counts(found)
+
+    def add_counts(self, found: _Counts) -> None:
+        """Add how many waited for so many steps; the place is the number of steps."""
         if found.size > self._counts.size:
             self._counts = np.concatenate([self._counts, np.zeros(found.size, dtype=np.int64)])
         self._counts[: found.size] += found

@@ -12,7 +12,7 @@ from tmm_core.operations.simulation.clients import Clients
 from tmm_core.operations.simulation.dsp_model import Dsp
 from tmm_core.operations.simulation.policies import NS, Attempts, Load, make_policy
 from tmm_core.operations.simulation.result import Activation, PolicyResult, Second
-from tmm_core.operations.simulation.scenario import Client, Scenario
+from tmm_core.operations.simulation.scenario import Client, Fault, Scenario
 from tmm_core.operations.simulation.words import Words, born_of, srvs_of, users_of
 
 __all__ = ["Run"]
@@ -50,7 +50,7 @@ class Run:
         self._config = config
         self._changes = list(scenario.changes)
         audits = name in ("hard", "first-come", "fair") and scenario.hosts == 1
-        self._audit = Audit(config, self._users, self._costs, self._priority, step_s) if audits else None
+        self._audit = Audit(config, self._users, self._costs, self._priority) if audits else None
         self._activations = 0
         self._was_active = False
         self.result = PolicyResult(name, snapshot.users, scenario)
@@ -58,18 +58,13 @@ class Run:
     def second(self, second: int, fresh: Fresh) -> None:
         """Run one second; called for each in turn with the same new Service Requests for all policies."""
         row = Second()
-        all_faults = self._scenario.faults
-        users, keys, answers, lost = [], [], [], []
+        users, keys, lost = [], [], []
+        answers: list[Words] = []
         for step in range(self._steps):
             at = second * self._steps + step
             now = at * self._step_ns
-            while self._changes and self._changes[0].at_s * NS <= now:
-                self._config = self._scenario.changed(self._changes.pop(0), self._config)
-                self._policy.apply(self._config, now)
-                if self._audit is not None:
-                    self._audit.apply(self._config)
-            seconds = at / self._steps
-            faults = [fault for fault in all_faults if fault.covers(seconds)] if all_faults else []
+            self._change(now)
+            faults = self._faults(at)
             attempts = fresh.words[fresh.edges[step] : fresh.edges[step + 1]]
             again = self._clients.due(at)
             if again.size:
@@ -84,61 +79,82 @@ class Run:
             accepted = attempts[through]
             if verdict.released.size:
                 accepted = np.concatenate((verdict.released, accepted))
-            row.through += self._units(accepted)
-            out = any(fault.kind == "outage" for fault in faults)
-            factor = min([fault.factor for fault in faults if fault.kind == "slow"], default=1.0)
-            reached = 0.0 if out or self._dsp.is_down(at) else self._units(accepted)
-            row.admitted += reached
             row.offered += self._units(attempts)
             if self._audit is not None:
                 self._audit.step(asked, verdict.decisions, now)
-            served = self._dsp.step(at, accepted, factor=factor, out=out)
             row.refused += int(np.count_nonzero(verdict.refused))
             gone = self._clients.failed(attempts[verdict.refused], at, verdict.retry_after_s)
-            if served.failed.size:
-                row.failed += served.failed.size
-                gone = np.concatenate((gone, self._clients.failed(served.failed, at)))
+            failed = self._serve(at, accepted, faults, row, answers)
+            if failed.size:
+                gone = np.concatenate((gone, self._clients.failed(failed, at)))
             if gone.size:
                 lost.append(gone)
-            if served.answered.size:
-                answers.append(served.answered)
-                self.result.waits.add(at + 1 - born_of(served.answered))
-            row.down |= self._dsp.is_down(at)
-            row.wait_s = max(row.wait_s, self._dsp.wait_s)
             users.append(asked.users)
             keys.append(verdict.decisions * 2 + through)
-        self._close(second, row, users, keys, answers, lost, fresh)
+        row.waiting = self._clients.waiting
+        senders = np.concatenate(users).astype(np.int64)
+        table = np.bincount(senders * _KEY + np.concatenate(keys), minlength=self._users * _KEY)
+        fresh_of = np.bincount(users_of(fresh.words), minlength=self._users)
+        row.fresh, row.lost = self._units(fresh.words), sum(each.size for each in lost)
+        self.result.priority_fresh += int(self._priority[srvs_of(fresh.words)].sum())
+        self._answered(answers, row)
+        self._close(second, row, table.reshape(self._users, 4, 2), fresh_of)
+
+    def _change(self, now: int) -> None:
+        """Put the changes that are due in force."""
+        while self._changes and self._changes[0].at_s * NS <= now:
+            self._config = self._scenario.changed(self._changes.pop(0), self._config)
+            self._policy.apply(self._config, now)
+            if self._audit is not None:
+                self._audit.apply(self._config)
+
+    def _faults(self, at: int) -> list[Fault]:
+        """Return the faults of a step."""
+        found = self._scenario.faults
+        return [fault for fault in found if fault.covers(at / self._steps)] if found else []
+
+    def _serve(
+        self, at: int, accepted: Words, faults: list[Fault], row: Second, answers: list[Words]
+    ) -> Words:
+        """Let the DSP work for one step; returns what fails."""
+        out = any(fault.kind == "outage" for fault in faults)
+        factor = min([fault.factor for fault in faults if fault.kind == "slow"], default=1.0)
+        units = self._units(accepted)
+        row.through += units
+        row.admitted += 0.0 if out or self._dsp.is_down(at) else units
+        served = self._dsp.step(at, accepted, factor=factor, out=out)
+        row.failed += served.failed.size
+        if served.answered.size:
+            answers.append(served.answered)
+            self.result.waits.add(at + 1 - born_of(served.answered))
+        row.down |= self._dsp.is_down(at)
+        row.wait_s = max(row.wait_s, self._dsp.wait_s)
+        return served.failed
 
     def _units(self, words: Words) -> float:
         return float(words.size) if self._costs is None else float(self._costs[srvs_of(words)].sum())
+
+    def _answered(self, answers: list[Words], row: Second) -> None:
+        """Count what was answered."""
+        words = np.concatenate(answers) if answers else np.empty(0, dtype=np.int64)
+        row.answered = words.size
+        self.result.answered += np.bincount(users_of(words), minlength=self._users)
+        self.result.priority_answered += int(self._priority[srvs_of(words)].sum())
 
     def _close(
         self,
         second: int,
         row: Second,
-        users: list[np.ndarray[Any, np.dtype[np.uint32]]],
-        keys: list[np.ndarray[Any, np.dtype[np.uint8]]],
-        answers: list[Words],
-        lost: list[Words],
-        fresh: Fresh,
+        table: np.ndarray[Any, np.dtype[np.int64]],
+        fresh: np.ndarray[Any, np.dtype[np.int64]],
     ) -> None:
-        senders = np.concatenate(users)
-        table = np.bincount(
-            senders.astype(np.int64) * _KEY + np.concatenate(keys), minlength=self._users * _KEY
-        ).reshape(self._users, 4, 2)
-        answered, given_up = _joined(answers), _joined(lost)
-        row.fresh = self._units(fresh.words)
-        row.attempts = senders.size
-        row.answered, row.lost = answered.size, given_up.size
-        row.holding, row.waiting = self._policy.holding, self._clients.waiting
+        """Add a second: its attempts by User, decision and answer, and the new Service Requests by User."""
+        row.attempts = int(table.sum())
+        row.holding = self._policy.holding
         self._look((second + 1) * NS - 1, row)
-        result = self.result
-        result.table += table
-        result.answered += np.bincount(users_of(answered), minlength=self._users)
-        result.fresh += np.bincount(users_of(fresh.words), minlength=self._users)
-        result.priority_fresh += int(self._priority[srvs_of(fresh.words)].sum())
-        result.priority_answered += int(self._priority[srvs_of(answered)].sum())
-        result.add(row, table)
+        self.result.table += table
+        self.result.fresh += fresh
+        self.result.add(row, table)
 
     def _look(self, now: int, row: Second) -> None:
         """Note beginnings and ends of activations; of several hosts, from the first to the last."""
@@ -184,7 +200,3 @@ class Run:
         for mechanism in self._policy.mechanisms:
             mechanism.close()
         return result
-
-
-def _joined(parts: list[Words]) -> Words:
-    return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)

@@ -244,6 +244,16 @@ class Scenario:
     def steps_per_s(self) -> int:
         return 1000 // self.step_ms
 
+    @property
+    def is_open(self) -> bool:
+        """Whether no client ever sends anything again."""
+        return all(user.client.kind == "no-retry" or user.client.attempts <= 1 for user in self.users)
+
+    def without_clients(self) -> Scenario:
+        """Return it with Users that send nothing again."""
+        silent = Client("no-retry", "no-retry", attempts=1)
+        return replace(self, users=tuple(replace(user, client=silent) for user in self.users))
+
     def scaled(self, factor: float) -> Scenario:
         """Return it with all loads multiplied: traffic, allocations, thresholds and the DSP's capacity."""
         config = self.config

@@ -1,0 +1,182 @@
+"""How many Service Requests each User sends in each second, and a random word for each of them.
+
+Every stream of every User draws from a generator of its own, so that nobody's traffic depends on another's. What
+is the same for all streams is computed for all of them at once.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tmm_core.operations.simulation.scenario import Scenario, Traffic
+
+__all__ = ["Stream", "Streams"]
+
+Raw = np.ndarray[Any, np.dtype[np.uint64]]
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+
+_ROOM_S = 4  # seconds of the highest rate that are drawn at once
+_LEAST_ROOM = 256
+_JUMPS = ("on-off", "mmpp")
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """Traffic of one User: whose, which of `Scenario.traffic`, and Service Requests per second at factor 1."""
+
+    user: str
+    place: int
+    rate: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Jumps:
+    """Streams whose rate jumps: their numbers, how long each state is kept on average, and its factor."""
+
+    streams: Ints
+    dwell_s: Floats
+    factors: Floats
+
+
+class Streams:
+    """Draws the Service Requests of streams, second by second. *Not thread-safe.*
+
+    Parameters
+    ----------
+    scenario : Scenario
+    streams : sequence of Stream
+        Those of one `Traffic` next to each other.
+
+    Notes
+    -----
+    Each generator's words are used in order, one after the other: for a rate that jumps one or two, then two for
+    the number of Service Requests, then one for each of them. They are drawn some seconds ahead.
+    """
+
+    def __init__(self, scenario: Scenario, streams: Sequence[Stream]) -> None:
+        self._scenario = scenario
+        self._sources = [
+            np.random.PCG64([scenario.seed, zlib.crc32(each.user.encode()), each.place]) for each in streams
+        ]
+        traffic = [scenario.traffic[each.place] for each in streams]
+        first = [_uniform(source.random_raw(1))[0] for source in self._sources]
+        self._late = np.array([each.spread_s for each in traffic]) * np.array(first)
+        # Rates that jump begin anywhere.
+        self._state = np.array(
+            [
+                int(_uniform(source.random_raw(1))[0] * len(each.factors)) if each.factors else 0
+                for source, each in zip(self._sources, traffic, strict=True)
+            ],
+            dtype=np.int64,
+        )
+        self._rates = np.array([each.rate for each in streams])
+        wander = np.array([each.wander for each in traffic])
+        self._least, self._twice = 1 - wander, 2 * wander
+        highest = np.array([_highest(each) for each in traffic])
+        self._need = (self._rates * highest * (1 + wander)).astype(np.int64) + 8
+        room = np.maximum(_LEAST_ROOM, _ROOM_S * self._need)
+        self._end: Ints = np.cumsum(room)
+        self._begin: Ints = self._end - room
+        self._at: Ints = self._end.copy()  # nothing is drawn yet
+        self._words: Raw = np.empty(int(room.sum()), dtype=np.uint64)
+        self._usual = np.ones(len(streams))  # the factors of what is steady
+        self._parts: list[tuple[int, Traffic, slice]] = []
+        self._jumps: dict[int, _Jumps] = {}
+        for place, each in enumerate(scenario.traffic):
+            mine = [number for number, stream in enumerate(streams) if stream.place == place]
+            if mine and (each.kind != "steady" or each.lasts_s):
+                self._parts.append((place, each, slice(mine[0], mine[-1] + 1)))
+            if mine and each.kind in _JUMPS:
+                self._jumps[place] = _Jumps(np.array(mine), np.array(each.dwell_s), np.array(each.factors))
+
+    def second(self, second: int) -> tuple[Ints, Ints, Raw]:
+        """Return which streams have Service Requests, how many, and a word for each, stream by stream."""
+        for number in np.flatnonzero(self._at + self._need > self._end).tolist():
+            self._draw_ahead(number)
+        rates = self._rates * self._factors(second)
+        found = np.flatnonzero(rates > 0)
+        rates = rates[found] * (self._least[found] + self._twice[found] * self._draws(found))
+        counts = (rates + self._draws(found)).astype(np.int64)
+        begins = self._at[found]
+        ends = begins + counts
+        self._at[found] = ends
+        words = self._words
+        parts = [words[begin:end] for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)]
+        return found, counts, np.concatenate(parts) if parts else words[:0]
+
+    def _draw_ahead(self, number: int) -> None:
+        begin, at, end = int(self._begin[number]), int(self._at[number]), int(self._end[number])
+        left = end - at
+        self._words[begin : begin + left] = self._words[at:end].copy()
+        self._words[begin + left : end] = self._sources[number].random_raw(at - begin)
+        self._at[number] = begin
+
+    def _draws(self, which: Ints) -> Floats:
+        """Return the next number from 0 to below 1 of some streams."""
+        drawn = _uniform(self._words[self._at[which]])
+        self._at[which] += 1
+        return drawn
+
+    def _factors(self, second: int) -> Floats:
+        factors = self._usual.copy()
+        for place, traffic, part in self._parts:
+            if traffic.kind == "diurnal":
+                scenario = self._scenario
+                hour = (scenario.begins_h + (second + 0.5) * scenario.speed / 3600) % 24
+                factors[part] = _along(traffic.knots, hour - self._late[part] * scenario.speed / 3600)
+            elif traffic.kind == "burst":
+                since = second + 0.5 - traffic.at_s - self._late[part]
+                factors[part] = _trapezium(since, traffic.lasts_s, traffic.ramp_s)
+            elif traffic.lasts_s and not traffic.at_s <= second < traffic.at_s + traffic.lasts_s:
+                factors[part] = 0.0
+            elif traffic.kind in _JUMPS:
+                factors[part] = self._jumping(self._jumps[place])
+        return factors
+
+    def _jumping(self, jumps: _Jumps) -> Floats:
+        streams, factors = jumps.streams, jumps.factors
+        state = self._state[streams]
+        jump = self._draws(streams) * jumps.dwell_s[state] < 1
+        if jump.any():  # to any of the others, all alike
+            step = 1 + (self._draws(streams[jump]) * (factors.size - 1)).astype(np.int64)
+            state[jump] = (state[jump] + step) % factors.size
+            self._state[streams] = state
+        found: Floats = factors[state]
+        return found
+
+
+def _uniform(words: Raw) -> Floats:
+    """Return numbers from 0 to below 1: the highest 53 bits of each word, exactly."""
+    return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def _highest(traffic: Traffic) -> float:
+    """Return the highest factor of a stream."""
+    if traffic.kind == "diurnal":
+        return max(0.0, *(factor for _, factor in traffic.knots))
+    return max(0.0, *traffic.factors) if traffic.kind in _JUMPS else 1.0
+
+
+def _along(knots: Sequence[tuple[float, float]], x: Floats) -> Floats:
+    """Return the values at x on straight lines through knots."""
+    # Not np.interp: its compiled loop may be contracted, and differ in the last bit, where these cannot.
+    xs, ys = (np.array(each) for each in zip(*knots, strict=True))
+    place = np.searchsorted(xs, x, side="left")
+    right = place.clip(1, xs.size - 1)
+    left = right - 1
+    between: Floats = ys[left] + (x - xs[left]) * (ys[right] - ys[left]) / (xs[right] - xs[left])
+    return np.where(place == 0, ys[0], np.where(place == xs.size, ys[-1], between))
+
+
+def _trapezium(t: Floats, lasts: float, ramp: float) -> Floats:
+    """Rise within `ramp` from 0 to 1 at the beginning, and fall as fast at the end."""
+    inside = (t > 0) & (t < lasts)
+    if ramp <= 0:
+        return inside.astype(np.float64)
+    return np.where(inside, np.minimum(np.minimum(1.0, t / ramp), (lasts - t) / ramp), 0.0)

@@ -1,0 +1,171 @@
+"""Runs without clients: whole arrays give what single steps give, and larger steps the same answer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tmm_core import Decision, Mechanism
+from tmm_core.operations.cli import main
+from tmm_core.operations.simulate import simulate
+from tmm_core.operations.simulation import policies
+from tmm_core.operations.simulation.arrivals import Arrivals, Fresh
+from tmm_core.operations.simulation.open_run import OpenRun, run_of
+from tmm_core.operations.simulation.result import PolicyResult
+from tmm_core.operations.simulation.run import Run
+from tmm_core.operations.simulation.scenario import Change, DspTerms, Fault, Scenario
+from tmm_core.operations.simulation.scenario_files import load_scenario
+
+from .test_simulate import SMALL
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Scenario:
+    """Quiet, an overload that is throttled or puts the DSP under strain, and quiet again; nobody sends again."""
+    path = tmp_path / "small.toml"
+    path.write_text(SMALL, encoding="utf-8")
+    return load_scenario(str(path)).without_clients()
+
+
+def results(scenario: Scenario, *runs: Run) -> list[PolicyResult]:
+    with Mechanism(scenario.config, start=0) as mechanism:
+        arrivals = Arrivals(scenario, mechanism.user, mechanism.srv)
+        for second in range(scenario.seconds):
+            fresh = arrivals.second(second)
+            for run in runs:
+                run.second(second, fresh)
+    return [run.finish() for run in runs]
+
+
+def same(one: PolicyResult, other: PolicyResult) -> None:
+    assert one.rows == other.rows
+    assert one.activations == other.activations
+    for name in ("table", "fresh", "answered"):
+        assert np.array_equal(getattr(one, name), getattr(other, name)), name
+    for name in ("priority_fresh", "priority_answered", "open", "failures", "wasted"):
+        assert getattr(one, name) == getattr(other, name), name
+    assert [one.wait_s(share / 20) for share in range(21)] == [
+        other.wait_s(share / 20) for share in range(21)
+    ]
+    assert one.throttled_while_inactive == other.throttled_while_inactive
+    if one.audit is None or other.audit is None:
+        assert one.audit is other.audit
+        return
+    assert replace(one.audit, excess=0.0) == replace(other.audit, excess=0.0)
+    assert one.audit.excess == pytest.approx(other.audit.excess, rel=1e-9)
+
+
+TIGHT = DspTerms(queue_s=8, timeout_s=1.5, strain_s=1, slowdown=0.1, restart_s=4)
+VARIANTS = {
+    "as it is": lambda s: s,
+    "a DSP that just copes": lambda s: replace(s, config=replace(s.config, system_capacity=520.0)),
+    "a DSP that fails": lambda s: replace(s, dsp=TIGHT),
+    "an outage and a slow DSP": lambda s: replace(
+        s, faults=(Fault("outage", 1.3, 2.0), Fault("slow", 20.0, 3.5, 0.3))
+    ),
+    "new allocations": lambda s: replace(s, changes=(Change(7.13, ("Flood 01",), 0.2), Change(9, ("*",), 0.5))),
+    "costs": lambda s: replace(s, config=replace(s.config, costs={"8.2": 3, "4.8.1": 2})),
+    "very little backlog": lambda s: replace(s, config=replace(s.config, activation_s=0.02)),
+}  # fmt: skip
+
+
+def test_the_new_requests_of_a_second_are_in_the_order_of_time_or_of_steps() -> None:
+    random = np.random.default_rng(1)
+    times = random.integers(0, 1 << 24, 20_000, dtype=np.uint64)
+    times[10_000:] = times[:10_000] & np.uint64(0xFFFF00)  # some at the same time
+    codes = random.integers(0, 1 << 20, 20_000, dtype=np.uint32)
+    fresh = Fresh(codes, times << np.uint64(40) | np.arange(20_000, dtype=np.uint64), 50, 700)
+    order = np.argsort(times, kind="stable")
+    step = (times[order] * np.uint64(50)).astype(np.int64) >> 24
+    assert np.array_equal(fresh.words, step + 700 << 28 | codes[order].astype(np.int64) << 8)
+    assert fresh.edges == [0, *np.cumsum(np.bincount(step, minlength=50)).tolist()]
+    asked = fresh.grouped
+    found = np.stack([np.repeat(np.arange(50), np.diff(fresh.edges)), asked.users, asked.srvs])
+    expected = np.stack([step, codes[order] >> 8, codes[order] & 0xFF])
+    assert np.array_equal(found, expected[:, np.lexsort(expected[::-1])])
+    other = Fresh(codes, times << np.uint64(40), 50, 700)
+    assert other.edges == fresh.edges and np.array_equal(other.grouped.users, asked.users)
+
+
+@pytest.mark.parametrize("policy", ["none", "hard", "first-come", "fair"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_arrays_give_what_single_steps_give(
+    variant: str, policy: str, small: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for Retry-After, which nobody reads here: so none is taken in either."""
+    monkeypatch.setattr(policies, "_slots", lambda _, users, __: np.zeros(users.size))
+    scenario = VARIANTS[variant](small)
+    one, other = results(scenario, Run(policy, scenario), OpenRun(policy, scenario, scenario.step_ms))
+    assert one.requests > 5000
+    same(one, other)
+    if policy == "fair":
+        assert one.refused(Decision.THROTTLED) > 1000
+    if (variant, policy) == ("a DSP that fails", "none"):
+        assert one.failures > 0 and one.wasted > 0
+
+
+@pytest.mark.parametrize(
+    "name", ["beast-from-the-east", "same-hour", "runaway-user", "month-change", "ordinary-day"]
+)
+def test_larger_steps_while_all_is_quiet_give_the_same_answer(name: str) -> None:
+    """At a fifth of the volume: activations at the same step, and 1 in 10,000 decided otherwise."""
+    scenario = replace(load_scenario(name).scaled(0.2).without_clients(), seconds=150)
+    fine, coarse = results(scenario, OpenRun("fair", scenario, 10), OpenRun("fair", scenario))
+    assert fine.activations == coarse.activations
+    assert bool(fine.activations) == (name != "ordinary-day")
+    moved = np.abs(fine.table.sum(axis=(0, 2)) - coarse.table.sum(axis=(0, 2)))
+    assert moved.max() <= 1e-4 * fine.requests
+    assert moved[Decision.PRIORITY] == 0
+    waits = [(each.wait_s(0.5), each.wait_s(0.99), each.outage_s) for each in (fine, coarse)]
+    assert waits[0] == waits[1]
+
+
+def test_most_seconds_of_an_ordinary_day_are_quiet_ones_and_none_is_while_active(
+    small: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    decide = OpenRun._decide
+
+    def watched(run: OpenRun, asked: object, edges: list[int], instants: list[int]) -> object:
+        sizes.append(len(instants))
+        return decide(run, asked, edges, instants)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(OpenRun, "_decide", watched)
+    (fair,) = results(small, OpenRun("fair", small))
+    active = [row.active for row in fair.rows]
+    assert {size for size, each in zip(sizes, active, strict=True) if not each} == {10, 50}
+    assert {size for size, each in zip(sizes, active, strict=True) if each} == {50}, "steps of 20 ms"
+    assert sizes[:2] == [10, 10]
+
+
+def test_a_run_is_open_only_where_nothing_comes_back(small: Scenario) -> None:
+    assert small.is_open
+    for policy in ("none", "hard", "first-come", "fair"):
+        assert type(run_of(policy, small)) is OpenRun
+    for policy in ("network-503", "alternative"):  # what the DSP does, and what is held, comes back
+        assert type(run_of(policy, small)) is Run
+    assert type(run_of("fair", replace(small, hosts=4))) is Run
+    closed = load_scenario("beast-from-the-east")
+    assert not closed.is_open
+    assert type(run_of("fair", closed)) is Run
+
+
+def test_who_stays_inside_is_the_same_with_and_without_a_look_of_its_own(small: Scenario) -> None:
+    """With a policy that is no open run the Users' own buckets are asked apart."""
+    inside = simulate(small, ["fair"]).inside
+    assert inside == simulate(small, ["network-503"]).inside == ["Calm"]
+
+
+def test_the_command_leaves_the_clients_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "small.toml").write_text(SMALL, encoding="utf-8")
+    command = ["simulate", str(tmp_path / "small.toml"), "--policies", "fair", "-o", str(tmp_path / "out")]
+    attempts = []
+    for more in ([], ["--open-loop"]):
+        assert main([*command, *more]) == 0
+        said = capsys.readouterr().out
+        line = next(line for line in said.splitlines() if "attempts per request" in line)
+        attempts.append(float(line.split()[-1]))
+    assert attempts[0] > 1.2 and attempts[1] == 1
