@@ -24,12 +24,18 @@ import tmm_core
 from tmm_core import Config, Mechanism
 
 HERE = Path(__file__).parent
-#: The tables of a run: where, between which marks, and which lines of floors.toml (all where None).
+#: The tables of a run: where, between which marks, and which lines of floors.toml (all where None). A table is written
+#: where its lines, or those of the front page, were measured.
 FRONT = (
     "scalar_admit", "gate_admit", "lane_now", "refusal", "batch_65536", "dsp_peak_throughput", "dsp_peak_share",
     "faster_than_limits", "faster_than_throttled", "faster_than_rust",
 )  # fmt: skip
-TABLES = ((HERE / "README.md", "table", None), (HERE.parent / "README.md", "speed", FRONT))
+SIMULATOR = ("simulator_open", "simulator_open_throttling", "simulator_closed", "simulator_closed_throttling")
+TABLES = (
+    (HERE / "README.md", "table", None),
+    (HERE.parent / "README.md", "speed", FRONT),
+    (HERE.parent / "docs" / "simulation.md", "speed", SIMULATOR),
+)
 
 SETUP = """
 import numpy, sys
@@ -175,10 +181,11 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
             f"target {line.target}"
         )
     if config.getoption("--write-table"):
+        measured = {line.name for line in lines}
         for file, mark, names in TABLES:
-            write_table(
-                file, mark, [line for line in lines if names is None or line.name in names], names is None
-            )
+            if measured.issuperset(names or FRONT):
+                of_it = [line for line in lines if names is None or line.name in names]
+                write_table(file, mark, of_it, names is None)
 
 
 def write_table(file: Path, mark: str, lines: list[Line], limits: bool) -> None:

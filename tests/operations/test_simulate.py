@@ -18,9 +18,8 @@ from tmm_core.operations.simulation.audit import Audit
 from tmm_core.operations.simulation.checks import checks
 from tmm_core.operations.simulation.clients import Clients
 from tmm_core.operations.simulation.files import figures_csv, seconds_csv
-from tmm_core.operations.simulation.policies import Attempts
 from tmm_core.operations.simulation.result import PolicyResult, jain, max_min
-from tmm_core.operations.simulation.scenario import POLICIES, Client, Scenario
+from tmm_core.operations.simulation.scenario import POLICIES, Change, Client, Scenario
 from tmm_core.operations.simulation.scenario_files import load_scenario, shipped_scenarios
 from tmm_core.operations.simulation.summary import finding, summary
 from tmm_core.operations.simulation.words import srvs_of, users_of
@@ -281,12 +280,16 @@ def test_the_checks_can_fail(small: Scenario) -> None:
     priority = np.zeros(200, dtype=bool)
     priority[7] = True
     audit = Audit(small.config, 4, None, priority)
-    words = (np.array([1, 1]) << 16) | (np.array([3, 7]) << 8)
-    audit.step(Attempts.of(words), np.array([0, 0], dtype=np.uint8), 0)
+    # Both are refused to the first User, whose bucket is at rest; the second is on the priority list.
+    counts = np.zeros((1, 4, 4), dtype=np.int64)
+    counts[0, 1, Decision.THROTTLED] = 2
+    audit.steps(counts, counts, np.array([0.0]))
+    audit.throttled(np.array([3, 7], dtype=np.uint16))
     found = audit.result()
-    assert (found.within_throttled, found.priority_throttled) == (2, 1), "its bucket was at rest"
-    many = np.full(1500, 2 << 16)
-    audit.step(Attempts.of(many), np.full(1500, Decision.SPARE_CAPACITY, dtype=np.uint8), 10_000_000)
+    assert (found.within_throttled, found.priority_throttled) == (2, 1)
+    counts[:] = 0
+    counts[0, 2, Decision.SPARE_CAPACITY] = 1500
+    audit.steps(counts, counts, np.array([0.01]))
     assert audit.result().excess == 1500 > audit.result().bound
     broken = result(run(replace(small, seconds=12), "fair"), "fair")
     broken.audit, broken.activations = audit.result(), broken.activations * 3
@@ -302,6 +305,16 @@ def test_new_allocations_come_into_force_in_the_middle(compared: Simulation, tmp
     assert all(check.holds is not False for check in checks(changed))
     within = Decision.WITHIN_ALLOCATION
     assert changed.table[2, within].sum() < 0.8 * before.table[2, within].sum()
+
+
+def test_a_change_within_a_second_is_checked_from_then_on(small: Scenario) -> None:
+    """Half as much again at 8.5 s: judged by it, the refusals before would be breaches of P1."""
+    changed = replace(small, seconds=12, changes=(Change(8.5, ("Flood 01",), 1.5),))
+    for scenario in (changed, changed.without_clients()):
+        (found,) = run(scenario, "hard").results
+        assert found.refused(Decision.THROTTLED) > 0
+        assert found.audit is not None
+        assert found.audit.within_throttled == 0
 
 
 def test_hosts_on_their_own_protect_the_system_still(small: Scenario, compared: Simulation) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from tmm_core.mechanism import Decision
-from tmm_core.operations.simulation.policies import Attempts
 from tmm_core.policy.config import Config
 
 __all__ = ["Audit", "Audited"]
@@ -87,18 +86,6 @@ class Audit:
         bursts = float((rates[rates > 0] * config.burst_s + longest).sum())
         bound = self._threshold * config.activation_s + longest + 15 + bursts
         self._bound = max(self._bound, bound)
-
-    def step(self, attempts: Attempts, decisions: np.ndarray[Any, np.dtype[np.uint8]], now: int) -> None:
-        """Check the decisions of one step."""
-        at = np.array([now * _NS])
-        keys = attempts.users.astype(np.int64) * 4 + decisions
-        counts = np.bincount(keys, None, self._users * 4).reshape(1, -1, 4)
-        units: np.ndarray[Any, Any] = counts
-        if self._costs is not None:
-            units = np.bincount(keys, self._costs[attempts.srvs], self._users * 4).reshape(1, -1, 4)
-        self.steps(counts, units, at)
-        if counts[0, :, _THROTTLED].any():
-            self.throttled(attempts.srvs[decisions == _THROTTLED])
 
     def steps(self, counts: np.ndarray[Any, Any], units: np.ndarray[Any, Any], at_s: _Floats) -> None:
         """Check the decisions of steps by User and `Decision`, but for what is on the priority list.

@@ -69,13 +69,12 @@ class OpenRun(Run):
         edges = [*(fresh.edges[cut] for cut in cuts), asked.users.size]
         instants = self._instants(second, [*cuts, self._steps])
         decisions = self._decide(asked, edges, instants)
-        counts, units = self._tables(asked, decisions, edges)
+        counts, units = self._tables(*asked, decisions, np.array(edges))
         in_all = counts.sum(axis=0)
         refused = int(in_all[:, Decision.THROTTLED].sum()) if self._policy.acts else 0
         if self._audit is not None:
-            self._audit.steps(counts, units, np.array(instants) / NS)
-            if refused:
-                self._audit.throttled(asked.srvs[decisions == Decision.THROTTLED])
+            throttled = asked.srvs[decisions == Decision.THROTTLED] if refused else asked.srvs[:0]
+            self._check(counts, units, instants, throttled)
         table = np.zeros((self._users, 4, 2), dtype=np.int64)
         table[:, :, 1] = in_all
         if self._policy.acts:
@@ -123,20 +122,6 @@ class OpenRun(Run):
             else:
                 engine.tick(now)
         return decisions
-
-    def _tables(
-        self, asked: Requests, decisions: _Decisions, edges: list[int]
-    ) -> tuple[_Counts, np.ndarray[Any, Any]]:
-        """Return Service Requests and units by instant, User and `Decision`."""
-        size = self._users * 4
-        in_all = (len(edges) - 1) * size
-        keys = np.repeat(np.arange(0, in_all, size), np.diff(edges))
-        keys += (asked.users << 2) + decisions
-        counts = np.bincount(keys, minlength=in_all).reshape(-1, self._users, 4)
-        if self._costs is None:
-            return counts, counts
-        units = np.bincount(keys, self._costs[asked.srvs], in_all)
-        return counts, units.reshape(-1, self._users, 4)
 
     # --- the DSP
 

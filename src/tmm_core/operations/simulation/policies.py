@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field, replace
+from itertools import repeat
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -119,8 +120,8 @@ def _admit(mechanism: Mechanism, attempts: Attempts, now: int) -> _Bytes:
 
 
 def _slots(mechanism: Mechanism, users: np.ndarray[Any, np.dtype[np.uint32]], now: int) -> _Floats:
-    retry_after = mechanism.retry_after
-    return np.array([retry_after(user, now) for user in users.tolist()], dtype=np.float64)
+    slots = map(mechanism.retry_after, users.tolist(), repeat(now))
+    return np.fromiter(slots, dtype=np.float64, count=users.size)
 
 
 class _Open:

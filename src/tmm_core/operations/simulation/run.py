@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import Any
 
 import numpy as np
 
+from tmm_core.mechanism import Decision
 from tmm_core.operations.simulation.arrivals import Fresh
 from tmm_core.operations.simulation.audit import Audit
 from tmm_core.operations.simulation.clients import Clients
@@ -14,10 +16,12 @@ from tmm_core.operations.simulation.policies import NS, Attempts, Load, make_pol
 from tmm_core.operations.simulation.result import Activation, PolicyResult, Second
 from tmm_core.operations.simulation.scenario import Client, Fault, Scenario
 from tmm_core.operations.simulation.words import Words, born_of, srvs_of, users_of
+from tmm_core.policy.config import Config
 
 __all__ = ["Run"]
 
-_KEY = 8  # Decision * 2 + let through at once
+_Counts = np.ndarray[Any, np.dtype[np.int64]]
+
 _MIX = 0x9E3779B97F4A7C1  # odd: the highest bits of the product depend on all bits of a word
 
 
@@ -49,6 +53,7 @@ class Run:
         self._users = len(snapshot.users)
         self._config = config
         self._changes = list(scenario.changes)
+        self._changed: list[tuple[int, Config]] = []  # in this second, from which instant on
         audits = name in ("hard", "first-come", "fair") and scenario.hosts == 1
         self._audit = Audit(config, self._users, self._costs, self._priority) if audits else None
         self._activations = 0
@@ -58,7 +63,7 @@ class Run:
     def second(self, second: int, fresh: Fresh) -> None:
         """Run one second; called for each in turn with the same new Service Requests for all policies."""
         row = Second()
-        users, keys, lost = [], [], []
+        asked_of, decided, let, lost = [], [], [], []
         answers: list[Words] = []
         for step in range(self._steps):
             at = second * self._steps + step
@@ -80,8 +85,6 @@ class Run:
             if verdict.released.size:
                 accepted = np.concatenate((verdict.released, accepted))
             row.offered += self._units(attempts)
-            if self._audit is not None:
-                self._audit.step(asked, verdict.decisions, now)
             row.refused += int(np.count_nonzero(verdict.refused))
             gone = self._clients.failed(attempts[verdict.refused], at, verdict.retry_after_s)
             failed = self._serve(at, accepted, faults, row, answers)
@@ -89,11 +92,20 @@ class Run:
                 gone = np.concatenate((gone, self._clients.failed(failed, at)))
             if gone.size:
                 lost.append(gone)
-            users.append(asked.users)
-            keys.append(verdict.decisions * 2 + through)
+            asked_of.append(asked)
+            decided.append(verdict.decisions)
+            let.append(through)
         row.waiting = self._clients.waiting
-        senders = np.concatenate(users).astype(np.int64)
-        table = np.bincount(senders * _KEY + np.concatenate(keys), minlength=self._users * _KEY)
+        users, srvs = (np.concatenate([each[place] for each in asked_of]) for place in (1, 2))
+        decisions = np.concatenate(decided)
+        if self._audit is not None:
+            edges = np.cumsum([0, *(each.size for each in decided)])
+            counts, units = self._tables(users, srvs, decisions, edges)
+            begin = second * self._steps
+            instants = [at * self._step_ns for at in range(begin, begin + self._steps)]
+            self._check(counts, units, instants, srvs[decisions == Decision.THROTTLED])
+        keys = (users << 3) + (decisions << 1) + np.concatenate(let)
+        table = np.bincount(keys, minlength=self._users * 8)
         fresh_of = np.bincount(users_of(fresh.words), minlength=self._users)
         row.fresh, row.lost = self._units(fresh.words), sum(each.size for each in lost)
         self.result.priority_fresh += int(self._priority[srvs_of(fresh.words)].sum())
@@ -105,8 +117,45 @@ class Run:
         while self._changes and self._changes[0].at_s * NS <= now:
             self._config = self._scenario.changed(self._changes.pop(0), self._config)
             self._policy.apply(self._config, now)
-            if self._audit is not None:
-                self._audit.apply(self._config)
+            self._changed.append((now, self._config))
+
+    def _tables(
+        self,
+        users: np.ndarray[Any, np.dtype[np.uint32]],
+        srvs: np.ndarray[Any, np.dtype[np.uint16]],
+        decisions: np.ndarray[Any, np.dtype[np.uint8]],
+        edges: np.ndarray[Any, np.dtype[np.int64]],
+    ) -> tuple[_Counts, np.ndarray[Any, Any]]:
+        """Return Service Requests and units by instant, User and `Decision`; an instant's are between two edges."""
+        size = self._users * 4
+        in_all = (edges.size - 1) * size
+        keys = np.repeat(np.arange(0, in_all, size), edges[1:] - edges[:-1])
+        keys += (users << 2) + decisions
+        counts = np.bincount(keys, minlength=in_all).reshape(-1, self._users, 4)
+        if self._costs is None:
+            return counts, counts
+        units = np.bincount(keys, self._costs[srvs], in_all)
+        return counts, units.reshape(-1, self._users, 4)
+
+    def _check(
+        self,
+        counts: _Counts,
+        units: np.ndarray[Any, Any],
+        instants: list[int],
+        throttled: np.ndarray[Any, np.dtype[np.uint16]],
+    ) -> None:
+        """Check the decisions of a second; allocations that came into force in it count from then on."""
+        audit = self._audit
+        assert audit is not None
+        at_s = np.array(instants) / NS
+        begin = 0
+        for now, config in self._changed:
+            if (end := bisect_left(instants, now)) > begin:
+                audit.steps(counts[begin:end], units[begin:end], at_s[begin:end])
+            audit.apply(config)
+            begin = end
+        audit.steps(counts[begin:], units[begin:], at_s[begin:])
+        audit.throttled(throttled)
 
     def _faults(self, at: int) -> list[Fault]:
         """Return the faults of a step."""
@@ -145,10 +194,11 @@ class Run:
         self,
         second: int,
         row: Second,
-        table: np.ndarray[Any, np.dtype[np.int64]],
-        fresh: np.ndarray[Any, np.dtype[np.int64]],
+        table: _Counts,
+        fresh: _Counts,
     ) -> None:
         """Add a second: its attempts by User, decision and answer, and the new Service Requests by User."""
+        self._changed.clear()
         row.attempts = int(table.sum())
         row.holding = self._policy.holding
         self._look((second + 1) * NS - 1, row)
