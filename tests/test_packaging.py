@@ -18,7 +18,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-LARGEST_WHEEL = 600_000  # bytes; the aim is 500,000 and was kept until the report and the simulator came in
+LARGEST_WHEEL = 595_000  # bytes; the aim is 500,000 and was kept until the report and the simulator came in
 #: What another extension, a type checker and the engine need at run time.
 IN_WHEEL = {
     "tmm_core/py.typed",
@@ -27,6 +27,19 @@ IN_WHEEL = {
     "tmm_core/_core/engine.pxd",
     "tmm_core/_core/engine.pyi",
 }
+
+
+def needed_to_cimport(door: str) -> set[str]:
+    """Return a .pxd of the package and all that it cimports."""
+    text = (ROOT / "src" / door).read_text(encoding="utf-8")
+    folder = door.rpartition("/")[0]
+    found = {door}
+    for name in re.findall(r"^from (\.\w+|tmm_core[\w.]*) cimport", text, re.MULTILINE):
+        path = f"{folder}/{name[1:]}.pxd" if name.startswith(".") else f"{name.replace('.', '/')}.pxd"
+        found |= needed_to_cimport(path)
+    return found
+
+
 ONE_DECISION = """
 import tmm_core._core.engine as engine
 from tmm_core import Config, Decision, Mechanism
@@ -264,9 +277,7 @@ class TestPackages:
         with zipfile.ZipFile(wheel) as archive:
             names = set(archive.namelist())
         assert sorted(IN_WHEEL - names) == []
-        folder = ROOT / "src" / "tmm_core"
-        doors = {f"tmm_core/{file.relative_to(folder).as_posix()}" for file in folder.rglob("*.pxd")}
-        assert sorted(doors - names) == []
+        assert sorted(needed_to_cimport("tmm_core/__init__.pxd") - names) == []
         assert [name for name in names if name.endswith((".c", ".cpp", ".pyx", ".pxi", ".log", ".pyc"))] == []
         assert len([name for name in names if name.endswith((".so", ".pyd"))]) == 1
         assert {name.partition("/")[0].partition("-")[0] for name in names} == {"tmm_core"}

@@ -2,7 +2,7 @@
 
 cimport numpy as cnp
 from libc.stdint cimport int64_t, uint16_t, uint32_t
-from .batch cimport Batch
+from .workspace cimport ANY_SRV, Batch
 
 
 cdef inline int64_t check_arrays(users, srvs, out) except -1:
@@ -36,14 +36,18 @@ cdef inline int check_array(array, str name, int number, str dtype) except -1:
 
 
 cdef inline int64_t first_beyond(Batch* batch, uint32_t users, uint32_t srvs) noexcept nogil:
-    """Index of the first request with a slot that does not exist; -1 if there is none."""
+    """Index of the first request with a slot that does not exist; -1 if there is none. Sets the batch's limits."""
     cdef uint32_t top = 0
-    cdef uint16_t number = 0
+    cdef uint16_t number = 0, last = <uint16_t>(min(srvs, <uint32_t>ANY_SRV) - 1)
     cdef int64_t i
+    batch.user_limit = users
+    batch.srv_limit = srvs
+    # A sign bit tells of an index above the last one: a comparison of unsigned numbers is slow on old vector units.
     for i in range(batch.n):
-        top = max(top, batch.users[i])
-        number = max(number, batch.srvs[i])
-    if batch.n == 0 or (top < users and number < srvs):
+        top |= batch.users[i] | (users - 1 - batch.users[i])
+    for i in range(batch.n):
+        number |= batch.srvs[i] | (last - batch.srvs[i])
+    if (users and not top >> 31) and (srvs and not number >> 15):
         return -1
     for i in range(batch.n):
         if batch.users[i] >= users or batch.srvs[i] >= srvs:

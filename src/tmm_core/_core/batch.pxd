@@ -1,16 +1,16 @@
 """Many decisions at one instant: grouped by User, so that one compare-and-swap serves many Service Requests.
 
-Pass 1 adds up each User's units, then every bucket grants what conforms, pass 2 hands the grants out in the
-order of the requests. That gives what one by one gives, as long as the state of the Mechanism cannot change
-on the way: `groupable` says how many requests that is.
+Pass 1 adds up each User's units, then every bucket grants what conforms, pass 2 hands the grants out in the order of
+the requests. That gives what one by one gives, as long as the state of the Mechanism cannot change on the way:
+`groupable` says how many requests that is. Large batches are added up in a histogram, and pass 2 is only for Users that
+are over their allocations.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
 from .atomic cimport add, read, recheck, swap_if
 from .clock cimport clock_exact
 from .decide cimport (
-    Candidate, Terms, active, backlog_at, charge_load, compare, count, decide_at_once, decide_fully, likely,
+    Candidate, Terms, active, backlog_at, charge_load, compare, count, decide_at_once, decide_fully,
     read_candidate, read_plan, read_terms, take, tell_difference, unlikely,
 )
 from .gcra cimport ahead, base_of, plus, room_in, stamp_of
@@ -18,91 +18,14 @@ from .layout cimport (
     FIRST_COME, HARD, PRIORITY, SPARE_CAPACITY, THROTTLED, WITHIN_ALLOCATION,
     Door, Rule, SlabHead, count_of, units_of,
 )
+from .histogram cimport cell_of, clear, count_cells, everybody_inside, fill, gather, is_dense
 from .sharing cimport spare_interval
+from .workspace cimport ALL, EACH, GROUP_MAX, PLENTY, REST, Batch, Tally, Workspace, clamped, forget
 
 cdef enum:
     PROBE = 512                     # requests looked at to guess how often a User repeats
     GROUP_MIN = 64                  # fewer are decided one by one
-    GROUP_MAX = 1048576             # more are decided in pieces: tallies are 32-bit words
     REST_OF_STATE = 256             # requests decided one by one while the state may change
-    ANY_SRV = 65536                 # values of an SRV's number
-    PLENTY = GROUP_MAX + 1          # own grants that no group uses up
-
-cdef extern from * nogil:
-    """
-    #include <stdint.h>
-    #define TMM_ALL UINT32_MAX
-    #define TMM_EACH (UINT32_MAX - 1)
-    """
-    const uint32_t ALL "TMM_ALL"    # everything of this User conforms
-    const uint32_t EACH "TMM_EACH"  # mixed costs at the limit: ask for every request
-
-
-cdef struct Tally:                  # one User's part of a batch
-    uint64_t units                  # on the priority list << 32 | not on it: one word, one store
-    uint32_t own                    # requests the own bucket still grants, or ALL or EACH
-    uint32_t spare                  # requests the spare bucket still grants, or ALL or EACH
-    int64_t* row                    # its counters in the batch's slab
-    int64_t ask_candidate           # its bucket is to be asked for every request
-
-
-cdef struct Workspace:              # one thread's; the tallies are all zero between batches
-    # A caller may write to its arrays while we read them. So that no index needs a comparison, there is a tally
-    # for every value of `mask` and an entry for every 16-bit SRV; those beyond the slots are zero and never written.
-    Tally* tallies                  # by User
-    uint32_t mask                   # a power of two less one, not below the number of slots for Users less one
-    uint32_t* touched               # Users with a tally
-    Rule* rules                     # by User: the terms of this batch, all of one generation
-    uint64_t* amounts               # by SRV: cost, in the half of `Tally.units` it counts in
-    int64_t* cells                  # by SRV: where its counter lies for a User that is inside its allocation
-    uint8_t* answers                # by SRV: the outcome for such a User
-
-
-cdef inline int make_workspace(Workspace* work, int64_t users) except -1:
-    """Allocate what is not there yet; the last one says that all are."""
-    cdef uint32_t mask = 1
-    while mask < users - 1:
-        mask = mask * 2 + 1
-    work.mask = mask
-    if work.tallies == NULL:
-        work.tallies = <Tally*>calloc(<size_t>mask + 1, sizeof(Tally))
-    if work.touched == NULL:
-        work.touched = <uint32_t*>calloc(users, sizeof(uint32_t))
-    if work.rules == NULL:
-        work.rules = <Rule*>calloc(users, sizeof(Rule))
-    if work.amounts == NULL:
-        work.amounts = <uint64_t*>calloc(ANY_SRV, sizeof(uint64_t))
-    if work.cells == NULL:
-        work.cells = <int64_t*>calloc(ANY_SRV, sizeof(int64_t))
-    if (work.tallies == NULL or work.touched == NULL or work.rules == NULL or work.amounts == NULL
-            or work.cells == NULL):
-        raise MemoryError()
-    work.answers = <uint8_t*>calloc(ANY_SRV, sizeof(uint8_t))
-    if work.answers == NULL:
-        raise MemoryError()
-    return 0
-
-
-cdef inline void free_workspace(Workspace* work) noexcept nogil:
-    free(work.tallies)
-    free(work.touched)
-    free(work.rules)
-    free(work.amounts)
-    free(work.cells)
-    free(work.answers)
-
-
-cdef struct Batch:
-    const uint32_t* users
-    const uint16_t* srvs
-    uint8_t* out
-    int64_t n
-    int64_t now                     # ns
-    bint clock_is_ours
-    bint shared
-    bint uniform
-    bint observe
-    bint candidate                  # an allocation beside the real one is tried
 
 
 cdef inline bint repeats(Door* door, Workspace* work, Batch* batch, int64_t start) noexcept nogil:
@@ -118,11 +41,6 @@ cdef inline bint repeats(Door* door, Workspace* work, Batch* batch, int64_t star
     for i in range(found):
         work.tallies[work.touched[i]].own = 0
     return (n - found) * (batch.n - start) > PROBE * PROBE
-
-
-cdef inline uint32_t clamped(uint32_t index, int64_t size) noexcept nogil:
-    """The index, or 0: checked before, but the caller may write to its arrays while we read them."""
-    return index if index < size else 0
 
 
 cdef inline int64_t groupable(Door* door, SlabHead* slab, Terms* terms, Batch* batch, int64_t start) noexcept nogil:
@@ -248,7 +166,6 @@ cdef inline void grant_candidate(Door* door, SlabHead* slab, Batch* batch, uint3
     """Ask the candidate's bucket for the User's part of the batch, or leave it to be asked for every request."""
     cdef Candidate terms
     cdef int64_t given = 0
-    one.ask_candidate = False
     if not ordinary(one) or not read_candidate(door, user, 0, &terms):
         return
     if one.own == EACH or one.spare == EACH:
@@ -298,7 +215,7 @@ cdef inline void copy_rule(Rule* copy, Rule* rule) noexcept nogil:
 
 
 cdef inline int64_t tally_terms(Door* door, SlabHead* slab, Workspace* work, Batch* batch, Terms* terms,
-                                int64_t start, int64_t n) noexcept nogil:
+                                int64_t start, int64_t n, bint dense) noexcept nogil:
     """Pass 1 and the terms of every User in it, all of one generation; returns how many Users there are."""
     cdef int64_t generation, found, i
     cdef uint32_t user, service
@@ -311,23 +228,19 @@ cdef inline int64_t tally_terms(Door* door, SlabHead* slab, Workspace* work, Bat
             work.answers[i] = PRIORITY if service & 1 else WITHIN_ALLOCATION
             work.cells[i] = work.answers[i] * door.user_slots * door.srv_slots + i
             work.amounts[i] = <uint64_t>(service >> 1) << (32 * (service & 1))
-        found = tally(door, slab, work, batch, start, n)
+        if dense:
+            fill(work, batch, start, n)
+            found = gather(door, slab, work, batch)
+        else:
+            found = tally(door, slab, work, batch, start, n)
         for i in range(found):
             user = work.touched[i]
             copy_rule(&work.rules[user], &door.rules[user].half[generation & 1])
         if recheck(&door.control.generation) == generation:
             return found
         forget(work, found)
-
-
-cdef inline void forget(Workspace* work, int64_t found) noexcept nogil:
-    """Clear the tallies."""
-    cdef int64_t i
-    cdef Tally* one
-    for i in range(found):
-        one = &work.tallies[work.touched[i]]
-        one.units = 0
-        one.own = one.spare = 0
+        if dense:
+            clear(work, batch)
 
 
 cdef inline int64_t grant_all(Door* door, SlabHead* slab, Workspace* work, Batch* batch, Terms* terms,
@@ -343,7 +256,9 @@ cdef inline int64_t grant_all(Door* door, SlabHead* slab, Workspace* work, Batch
         units = units_of(slab, user)
         wanted = ordinary(one)
         own = spare = 0
-        if wanted:
+        if not wanted:
+            one.own = ALL
+        else:
             grant_own(door, slab, terms, &work.rules[user], batch, user, one, &own)
             if one.own != ALL:
                 grant_spare(door, slab, terms, &work.rules[user], batch, user, one, wanted - own, level, &spare)
@@ -355,6 +270,7 @@ cdef inline int64_t grant_all(Door* door, SlabHead* slab, Workspace* work, Batch
             count(units + THROTTLED, wanted - own - spare, batch.shared)
         if unlikely(batch.candidate):
             grant_candidate(door, slab, batch, user, one, own, spare)
+        one.rest = WITHIN_ALLOCATION if one.own == ALL else SPARE_CAPACITY if one.spare == ALL else THROTTLED
     return admitted
 
 
@@ -371,11 +287,9 @@ cdef inline int next_of(Tally* one) noexcept nogil:
     return THROTTLED
 
 
-cdef inline int64_t hand_out(Door* door, SlabHead* slab, Workspace* work, Batch* batch, Terms* terms,
-                             int64_t start, int64_t n, int64_t level) noexcept nogil:
-    """Pass 2: the outcomes, in order, and the counts; returns units admitted that were asked for one by one."""
+cdef inline int64_t hand_out_inside(Workspace* work, Batch* batch, int64_t i, int64_t end) noexcept nogil:
+    """Answer and count requests up to the first whose User is over its allocation; returns where that is."""
     # Copies: a store to `out` may alias anything, and everything would be read again for every request.
-    cdef int64_t i, admitted = 0
     cdef const uint32_t* users = batch.users
     cdef const uint16_t* srvs = batch.srvs
     cdef uint8_t* out = batch.out
@@ -383,20 +297,64 @@ cdef inline int64_t hand_out(Door* door, SlabHead* slab, Workspace* work, Batch*
     cdef const int64_t* cells = work.cells
     cdef bint shared = batch.shared
     cdef uint32_t mask = work.mask
-    cdef int outcome, refused = SPARE_CAPACITY if batch.observe else THROTTLED
     cdef Tally* tallies = work.tallies
     cdef Tally* one
-    for i in range(start, start + n):
+    while i < end:
         one = &tallies[users[i] & mask]
-        if likely(one.own == ALL):
-            # Tables, no branch on the SRV: half of those would be guessed wrong.
-            out[i] = answers[srvs[i]]
-            count(one.row + cells[srvs[i]], 1, shared)
-        else:
-            outcome = hand_to(door, slab, work, batch, terms, clamped(users[i], door.user_slots),
-                              clamped(srvs[i], door.srv_slots), level, &admitted)
-            out[i] = outcome if outcome != THROTTLED else refused
-    return admitted
+        if unlikely(one.own != ALL):
+            break
+        # Tables, no branch on the SRV: half of those would be guessed wrong.
+        out[i] = answers[srvs[i]]
+        count(one.row + cells[srvs[i]], 1, shared)
+        i += 1
+    return i
+
+
+cdef inline int64_t hand_out_rest(Workspace* work, Batch* batch, int64_t i, int64_t end) noexcept nogil:
+    """After a histogram, pass over who is inside and answer who has one outcome left; returns where that ends."""
+    cdef const uint32_t* users = batch.users
+    cdef const uint16_t* srvs = batch.srvs
+    cdef uint8_t* out = batch.out
+    cdef const uint8_t* answers = work.answers
+    cdef uint32_t mask = work.mask
+    cdef uint32_t refused = SPARE_CAPACITY if batch.observe else THROTTLED
+    cdef Tally* tallies = work.tallies
+    cdef Tally* one
+    while i < end:
+        one = &tallies[users[i] & mask]
+        if one.own != ALL:
+            if one.own != REST:
+                break
+            if answers[srvs[i]] != PRIORITY:
+                out[i] = <uint8_t>(one.rest if one.rest != THROTTLED else refused)
+        i += 1
+    return i
+
+
+cdef inline int64_t hand_out(Door* door, SlabHead* slab, Workspace* work, Batch* batch, Terms* terms,
+                             int64_t i, int64_t end, int64_t level, bint dense) noexcept nogil:
+    """Pass 2: the outcomes, in order, and the counts; returns units admitted that were asked for one by one."""
+    cdef int64_t admitted = 0
+    cdef uint32_t user, srv
+    cdef int outcome
+    cdef Tally* one
+    cdef uint32_t* cell
+    while True:
+        i = hand_out_rest(work, batch, i, end) if dense else hand_out_inside(work, batch, i, end)
+        if i == end:
+            return admitted
+        user = clamped(batch.users[i], batch.user_limit)
+        srv = clamped(batch.srvs[i], batch.srv_limit)
+        outcome = hand_to(door, slab, work, batch, terms, user, srv, level, &admitted)
+        batch.out[i] = SPARE_CAPACITY if batch.observe and outcome == THROTTLED else outcome
+        if dense:
+            cell = cell_of(work, batch, user, srv)
+            if cell[0]:
+                cell[0] -= 1
+            one = &work.tallies[user]
+            if one.own == 0 and (one.spare == 0 or one.spare == ALL) and one.units and not one.ask_candidate:
+                one.own = REST
+        i += 1
 
 
 cdef inline int hand_to(Door* door, SlabHead* slab, Workspace* work, Batch* batch, Terms* terms, uint32_t user,
@@ -426,10 +384,14 @@ cdef inline void decide_group(Door* door, SlabHead* slab, Workspace* work, Batch
                               int64_t n) noexcept nogil:
     """Decide `n` requests that cannot change the state of the Mechanism (see `groupable`)."""
     cdef Terms terms
-    cdef int64_t found = tally_terms(door, slab, work, batch, &terms, start, n)
+    cdef bint dense = is_dense(batch, n)
+    cdef int64_t found = tally_terms(door, slab, work, batch, &terms, start, n, dense)
     cdef int64_t level = level_now(door, slab, &terms, stamp_of(batch.now))
     cdef int64_t admitted = grant_all(door, slab, work, batch, &terms, found, level)
-    admitted += hand_out(door, slab, work, batch, &terms, start, n, level)
+    if not dense or not everybody_inside(work, found):
+        admitted += hand_out(door, slab, work, batch, &terms, start, start + n, level, dense)
+    if dense:
+        count_cells(door, work, batch)
     if admitted:
         charge_load(door, slab, &terms, admitted, stamp_of(batch.now), batch.now, batch.shared)
     forget(work, found)
@@ -458,7 +420,7 @@ cdef inline void decide_batch(Door* door, SlabHead* slab, Workspace* work, Batch
     """Decide a whole batch, in groups where that pays and gives the same."""
     cdef Terms terms
     cdef int64_t start = 0, n
-    cdef bint grouping = batch.n >= GROUP_MIN and repeats(door, work, batch, 0)
+    cdef bint grouping = batch.n >= GROUP_MIN and (is_dense(batch, batch.n) or repeats(door, work, batch, 0))
     while start < batch.n:
         n = 0
         if grouping:

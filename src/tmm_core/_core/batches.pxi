@@ -16,12 +16,12 @@ cdef int run_batch(Engine self, Batch* batch) except -1:
             # Too few to group, or no workspace of its own: one by one.
             decide_each(&self.door, self.slab, batch, 0, batch.n)
         else:
-            prepare(self, 0)
+            prepare(self, 0, batch)
             decide_batch(&self.door, self.slab, &self.workspaces[0], batch)
         return 0
     slab = slab_at(&self.door, self.owned[index])
     try:
-        prepare(self, index)
+        prepare(self, index, batch)
         lend_pending(self, self.slab, slab)
         with nogil:
             decide_batch(&self.door, slab, &self.workspaces[index], batch)
@@ -38,10 +38,12 @@ cdef void lend_pending(Engine self, SlabHead* giver, SlabHead* taker) noexcept n
         write(&giver.pending, 0)
 
 
-cdef int prepare(Engine self, int64_t index) except -1:
-    """Make the workspace of a slab, once."""
+cdef int prepare(Engine self, int64_t index, Batch* batch) except -1:
+    """Make the workspace of a slab, once, and its histogram when the first large batch comes."""
     if self.workspaces[index].answers == NULL:
         make_workspace(&self.workspaces[index], self.door.user_slots)
+    if self.workspaces[index].filled == NULL and is_dense(batch, batch.n):
+        make_histogram(&self.workspaces[index])
     return 0
 
 

@@ -3,9 +3,8 @@
 cimport cython
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint32_t
-from .batch cimport Workspace
 from .layout cimport Door, Settings, SlabHead
-from .tick cimport Scratch
+from .workspace cimport Scratch, Workspace
 
 cdef enum:
     OWN_MAX = 64                        # slabs one process may own

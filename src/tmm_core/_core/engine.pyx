@@ -14,10 +14,11 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 from .arrays cimport check_arrays, first_beyond
 from .atomic cimport add, publish, read, read_published, swap_if, write
-from .batch cimport Batch, Workspace, clamped, decide_batch, decide_each, free_workspace, make_workspace
+from .batch cimport decide_batch, decide_each
 from .clock cimport clock_early, clock_exact, clock_step
 from .decide cimport FREE_THREADED, compare, decide
 from .gcra cimport stamp_of
+from .histogram cimport is_dense
 from .layout cimport (
     DIFFERENCES, LAYOUT_VERSION, LINE, OUTCOMES, SPARE_CAPACITY, THROTTLED, Control, Door, Rule, Rules,
     Settings, SlabHead, Words, block_size, count_of, differences_of, open_door, slab_at, units_of,
@@ -28,6 +29,7 @@ from .terms cimport (
     add_up_counts, add_up_differences, add_up_units, begin_block, is_block, look, put_in_force, settings_of,
 )
 from .tick cimport tick, tick_due
+from .workspace cimport Batch, Workspace, clamped, free_workspace, make_histogram, make_workspace
 
 import numpy as np
 

@@ -9,6 +9,7 @@ from .layout cimport (
 )
 from .load cimport charge_backlog, smoothed
 from .sharing cimport fill, satisfied_at
+from .workspace cimport Scratch
 
 cdef enum:
     SHORT_US = 250_000              # what a share is computed from
@@ -16,14 +17,6 @@ cdef enum:
     SPAN_MAX_US = 1_000_000_000     # 17 minutes: longer than any average remembers
     # Aim a little above the threshold and let the brake trim: estimates are late, the backlog is not.
     AIM_SHIFT = 6
-
-
-cdef struct Scratch:                # room for the Users in excess, private to a process
-    int64_t* excess
-    int64_t* weight
-    int64_t* satisfied
-    int64_t room
-    int64_t busy
 
 
 cdef inline bint tick_due(Control* control, int64_t tick_ns, int64_t now) noexcept nogil:
