@@ -195,8 +195,14 @@ class Oracle:
             above = self.units[user, SPARE] + self.units[user, THROTTLED]
             self.smooth(("user", user), above, span, 250_000)
         spare = int(exact(self.config.operating_threshold) * 1024) - self.rates[PRIORITY] - self.rates[WITHIN]
-        self.level = self.solve(spare + (spare >> 6)) if spare > 0 else 0
+        self.level = self.solve(self.given(spare, at)) if spare > 0 else 0
         self.calm_down(quiet, at)
+
+    def given(self, spare: int, at: int) -> int:
+        """All that is spare with the backlog that is meant, half with twice as much, half as much again with none."""
+        meant = self.brake // 2 + self.block * self.unit
+        short = 3 * meant - min(self.waiting(at), 2 * meant)
+        return spare * (short >> 17) // max(meant >> 16, 1)
 
     def smooth(self, what: object, total: int, span: int, tau: int) -> int:
         """Bring a rate (1/1024 units per second) up to date with a total; times in microseconds."""

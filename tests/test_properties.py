@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
@@ -194,6 +195,26 @@ def test_p6_spare_capacity_is_shared_by_weight() -> None:
     assert jain(found[:, 1:, SPARE].sum(axis=0) / np.array(list(weights.values()))) < 0.5, (
         "what it would be otherwise"
     )
+
+
+def test_p6_holds_for_who_asks_for_twice_its_share_while_the_rest_moves() -> None:
+    """Ten greedy and ten modest Users share what a big one leaves: by turns 1,300 and 700 units per second.
+
+    That is 65 or 35 for each; a greedy User asks for 1,000 above its allocation, a modest one for 100.
+    """
+    greedy, modest = [f"Greedy {index}" for index in range(10)], [f"Modest {index}" for index in range(10)]
+    weights = {**dict.fromkeys([*greedy, *modest], 200.0), "Big": 4000.0}
+    mechanism = Mechanism(Config(10_000, 8_000, allocations=weights), start=0)
+    rates: dict[str, float | Callable[[float], float]] = {
+        **dict.fromkeys(greedy, 1200.0),
+        **dict.fromkeys(modest, 300.0),
+        "Big": lambda at: 3300.0 if int(at) % 2 else 2700.0,
+    }
+    drive(mechanism, 4, rates, step=2 * MS, seed=1)
+    found = drive(mechanism, 6, rates, begin=4 * S, step=2 * MS, seed=2)
+    for second in range(6):
+        spare = found[second * 500 : second * 500 + 500, 1:21, SPARE].sum(axis=0)
+        assert jain(spare) >= 0.99
 
 
 def test_p7_one_overload_is_one_activation() -> None:

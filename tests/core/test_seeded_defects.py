@@ -132,6 +132,10 @@ DEFECTS: dict[str, tuple[list[Change], str]] = {
         [(DECIDE, BRAKED, "if terms.sharing == HARD:"), (BATCH, BRAKED, "if terms.sharing == HARD:")],
         P + "p4_holds_for_any_traffic_and_tighter_while_active",
     ),
+    "the level does not look at the backlog": (
+        [(TICK, "        spare = given(settings, spare, ", "        given(settings, spare, ")],
+        P + "p6_holds_for_who_asks_for_twice_its_share_while_the_rest_moves",
+    ),
     "the level is solved without the weights": (
         [(TICK, "= door.rules[user].half[half].weight\n", "= 1024\n")],
         ORACLE,

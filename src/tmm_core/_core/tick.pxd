@@ -7,7 +7,7 @@ from .layout cimport (
     OUTCOMES, SPARE_CAPACITY, THROTTLED, WITHIN_ALLOCATION, PRIORITY, Control, Door, Settings, SlabHead, Words,
     slab_at, units_of,
 )
-from .load cimport charge_backlog, smoothed
+from .load cimport charge_backlog, smoothed, waiting
 from .sharing cimport fill, satisfied_at
 from .workspace cimport Scratch
 
@@ -15,8 +15,6 @@ cdef enum:
     SHORT_US = 250_000              # what a share is computed from
     LONG_US = 1_000_000             # what people are shown, and what ends an activation
     SPAN_MAX_US = 1_000_000_000     # 17 minutes: longer than any average remembers
-    # Aim a little above the threshold and let the brake trim: estimates are late, the backlog is not.
-    AIM_SHIFT = 6
 
 
 cdef inline bint tick_due(Control* control, int64_t tick_ns, int64_t now) noexcept nogil:
@@ -82,6 +80,18 @@ cdef inline int64_t solve(Scratch* scratch, int64_t n, int64_t spare) noexcept n
     return fill(scratch.excess, scratch.weight, scratch.satisfied, n, spare)
 
 
+cdef inline int64_t given(Settings* settings, int64_t spare, int64_t backlog) noexcept nogil:
+    """How much of the spare capacity to share out: the estimates of it are late, the backlog is not.
+
+    Half as much again without a backlog, so that nothing stays unused; all of it with half the brake; half of it
+    with twice that. So all are trimmed by weight: the brake would trim those who ask for little more than their share.
+    """
+    # A worker holds up to a block back, and then charges it whole: that is no backlog.
+    cdef int64_t meant = (settings.brake >> 1) + settings.charge_block * settings.unit
+    # In about microseconds, or the product does not fit.
+    return spare * ((3 * meant - min(backlog, 2 * meant)) >> 17) // max(meant >> 16, <int64_t>1)
+
+
 cdef inline void calm_down(Control* control, Settings* settings, int64_t span_us, int64_t now) noexcept nogil:
     """Become inactive once the offered load has been low for long enough and all retry slots have passed."""
     cdef int64_t state = read(&control.state)
@@ -136,7 +146,8 @@ cdef inline bint tick(Door* door, SlabHead* own, Scratch* scratch, int64_t now) 
         write(&control.load, smoothed(read(&control.load), admitted, span_us, LONG_US))
         write(&control.offered, smoothed(read(&control.offered), offered, span_us, LONG_US))
         spare = settings.threshold_rate - read(&control.rate[PRIORITY]) - read(&control.rate[WITHIN_ALLOCATION])
-        write(&control.level, solve(scratch, n, spare + (spare >> AIM_SHIFT)))
+        spare = given(settings, spare, waiting(read(&control.backlog), stamp_of(now), settings.ceiling))
+        write(&control.level, solve(scratch, n, spare))
         calm_down(control, settings, quiet_us, now)
     add(&control.ticks, 1)
     write(&scratch.busy, 0)
