@@ -9,6 +9,8 @@ from __future__ import annotations
 import ast
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -359,3 +361,16 @@ def test_the_command_line_may_import_the_gateway_inside_a_function(tmp_path: Pat
     assert python_imports_use_open_doors(tmp_path) == []
     cli.write_text("from tmm_core.gateway import asgi\n", encoding="utf-8")
     assert python_imports_use_open_doors(tmp_path) == ["operations/cli.py:1: operations imports gateway"]
+
+
+def test_the_import_loads_neither_shared_blocks_nor_operations_nor_gateways() -> None:
+    """A worker starts often: what is loaded beyond NumPy is what one process needs to decide."""
+    code = "import numpy, sys; before = set(sys.modules); import tmm_core; print(*set(sys.modules) - before)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    loaded = set(done.stdout.split())
+    assert {"tmm_core.mechanism", "tmm_core._core.engine"} <= loaded
+    late = {"csv", "hashlib", "json", "mmap", "pathlib", "tempfile", "urllib", "tmm_core.memory.shared"}
+    rooms = ("tmm_core.gateway", "tmm_core.operations")
+    assert sorted(loaded & late) + [name for name in loaded if name.startswith(rooms)] == []

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 from tmm_core.answers import Decision
-from tmm_core.memory import Layout, SharedBlock, private_block
+from tmm_core.memory import private_block
 from tmm_core.policy.config import Config
 
 try:
@@ -18,11 +19,12 @@ except ImportError as error:  # pragma: no cover - only without the extension
 
 if TYPE_CHECKING:
     from tmm_core._core.engine import Engine, Gate, Reception
+    from tmm_core.memory import Layout, SharedBlock
 
 __all__ = [
-    "LAYOUT",
     "Gate",
     "Reception",
+    "layout",
     "make_block",
     "native",
     "private_engine",
@@ -39,15 +41,6 @@ _SHARED_USERS = 16_384
 _SHARED_FIRST_USERS = 256
 _SHARED_SLABS = (16, 256)
 _SHARED_BYTES = 1 << 35
-
-#: How this build lays a block out.
-LAYOUT = Layout(
-    version=native.layout_words()["LAYOUT_VERSION"],
-    words=native.layout_words(),
-    nbytes=native.block_nbytes,
-    base_ranges=native.base_ranges,
-    slab_ranges=native.slab_ranges,
-)
 
 
 def private_engine(config: Config, srvs: int, now: int) -> Engine:
@@ -67,6 +60,22 @@ def private_engine(config: Config, srvs: int, now: int) -> Engine:
     return native.Engine(block, users, srvs, slabs, tuple(Decision), 0, slabs, now)
 
 
+@cache
+def layout() -> Layout:
+    """Return how this build lays a block out."""
+    # Here and below: a gateway of one process need not load what shared blocks need.
+    from tmm_core.memory import Layout
+
+    words = native.layout_words()
+    return Layout(
+        version=words["LAYOUT_VERSION"],
+        words=words,
+        nbytes=native.block_nbytes,
+        base_ranges=native.base_ranges,
+        slab_ranges=native.slab_ranges,
+    )
+
+
 def make_block(config: Config, path: str, srvs: int, package: str) -> SharedBlock:
     """Make a shared block large enough for a configuration and much more; nobody sees it before `publish`.
 
@@ -75,13 +84,15 @@ def make_block(config: Config, path: str, srvs: int, package: str) -> SharedBloc
     MemoryLayoutError
         There is no room for it.
     """
+    from tmm_core.memory import SharedBlock
+
     first = max(config.max_users, _SHARED_FIRST_USERS, 2 * len(config.users)) + 1
     user_slots = max(config.max_users, _SHARED_USERS, 8 * len(config.users)) + 1
     slab = native.block_nbytes(user_slots, srvs, 2) - native.block_nbytes(user_slots, srvs, 1)
     fewest, most = _SHARED_SLABS
     slabs = min(max(_SHARED_BYTES // slab, fewest), most)
     return SharedBlock.create(
-        path, LAYOUT, users=first, user_slots=user_slots, srv_slots=srvs, slab_slots=slabs, package=package
+        path, layout(), users=first, user_slots=user_slots, srv_slots=srvs, slab_slots=slabs, package=package
     )
 
 

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tmm_core.answers import UNKNOWN, Candidate, Decision, Difference, Explanation, Snapshot, reason
-from tmm_core.engines import LAYOUT, make_block, native, private_engine, shared_engine, watching_engine
+from tmm_core.engines import layout, make_block, native, private_engine, shared_engine, watching_engine
 from tmm_core.errors import ConfigError, MemoryLayoutError, Mistake
-from tmm_core.memory import SharedBlock, path_of
 from tmm_core.policy.config import Config
 from tmm_core.policy.service_requests import srv_codes
 from tmm_core.terms import LEVEL, RATE, SECOND, named_from, own_files, terms_of, text_of
 
 if TYPE_CHECKING:
     from tmm_core._core.engine import Engine, Gate, Lane
+    from tmm_core.memory import SharedBlock
 
 __all__ = [
     "UNKNOWN",
@@ -177,16 +177,20 @@ class Mechanism:
         MemoryLayoutError
             It cannot be used.
         """
+        from tmm_core.memory import SharedBlock, path_of
+
         path = path_of(shared, make=False)
-        block = SharedBlock.join(path, LAYOUT) if change else SharedBlock.look(path, LAYOUT)
+        block = SharedBlock.join(path, layout()) if change else SharedBlock.look(path, layout())
         return cls._over(block, watching_engine(block), None, None)
 
     @classmethod
     def _share(cls, config: Config, start: int | None) -> Mechanism:
+        from tmm_core.memory import SharedBlock, path_of
+
         path = path_of(str(config.shared))
         for _ in range(_ATTEMPTS):
             try:
-                block = SharedBlock.join(path, LAYOUT)
+                block = SharedBlock.join(path, layout())
             except FileNotFoundError:
                 made = cls._make(config, path, start)
                 if made is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from datetime import date
@@ -144,6 +143,8 @@ def text_of(
     differences : sequence of sequence of int
         Of candidate allocations, by slot, when these were first tried.
     """
+    import json
+
     values = {each.name: _plain(getattr(config, each.name)) for each in fields(config)}
     own = {name: values.pop(name) for name in _OWN_FIELDS}
     del own["cluster_url"]  # may hold a password
@@ -162,6 +163,8 @@ def named_from(text: bytes, block_id: str, path: str) -> Named:
     MemoryLayoutError
         It is damaged, of another block, or of a version that knows other settings.
     """
+    import json
+
     try:
         content = json.loads(text)
         if content["block"] != block_id:

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from tmm_core import Config, Mechanism
-from tmm_core.engines import LAYOUT, native
+from tmm_core.engines import layout, native
 
 SUPPORTED = sys.platform == "linux" and platform.machine() == "x86_64" and shutil.which("cc") is not None
 
@@ -84,9 +84,9 @@ class Host:
 
     def keep(self) -> None:
         header = self.mechanism.block.header  # type: ignore[union-attr]
-        ranges = LAYOUT.base_ranges(header.user_slots, header.srv_slots, 4)
+        ranges = layout().base_ranges(header.user_slots, header.srv_slots, 4)
         for slab in range(5):
-            ranges += LAYOUT.slab_ranges(header.user_slots, header.srv_slots, slab, 4)
+            ranges += layout().slab_ranges(header.user_slots, header.srv_slots, slab, 4)
         memory = self.mechanism.block.memory  # type: ignore[union-attr]
         self.kept = [(begin, memory[begin : begin + n].copy()) for begin, n in ranges]
 

@@ -82,7 +82,7 @@ def test_a_header_of_something_else_is_refused_naming_found_and_expected(
 
 
 def test_the_sizes_are_read_from_the_header_with_every_offset_of_the_engine() -> None:
-    words = hall.LAYOUT.words
+    words = hall.layout().words
     source = (Path(header_module.__file__).parents[1] / "_core" / "layout.pxd").read_text(encoding="utf-8")
     for struct in ("Settings", "Rule", "Rules", "Words", "Control", "SlabHead"):
         body = source.split(f"cdef struct {struct}:", 1)[1].split("\n\n\n", 1)[0]
@@ -95,12 +95,12 @@ def test_the_sizes_are_read_from_the_header_with_every_offset_of_the_engine() ->
 
 
 def test_any_other_offset_is_another_layout(block: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in hall.LAYOUT.words:
+    for name in hall.layout().words:
         moved = dataclasses.replace(
-            hall.LAYOUT, words={**hall.LAYOUT.words, name: hall.LAYOUT.words[name] + 8}
+            hall.layout(), words={**hall.layout().words, name: hall.layout().words[name] + 8}
         )
-        assert moved.digest != hall.LAYOUT.digest, name
-    monkeypatch.setattr("tmm_core.mechanism.LAYOUT", moved)
+        assert moved.digest != hall.layout().digest, name
+    monkeypatch.setattr("tmm_core.mechanism.layout", lambda: moved)
     with pytest.raises(MemoryLayoutError, match="layout digest"):
         Mechanism.open(config(block))
 

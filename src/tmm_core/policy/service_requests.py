@@ -6,8 +6,6 @@ matrix. A target response time is published for four SRVs only; the others are e
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -71,6 +69,9 @@ def catalogue() -> tuple[ServiceRequest, ...]:
     >>> len(catalogue())
     129
     """
+    import csv
+    import io
+
     with open(os.path.join(os.path.dirname(__file__), "service_requests.csv"), encoding="utf-8") as file:
         text = file.read()
     return tuple(
