@@ -5,7 +5,9 @@
 Each server runs with one worker, which serves three sides: the application alone, behind a middleware that only passes
 on, and behind ours. They are asked in turn, round by round, in changing order, and each round gives ratios; told are
 their medians and quartiles over all rounds and processes. The servers are started anew several times: where a process
-has its memory changes its speed by more than what is measured here.
+has its memory changes its speed by more than what is measured here. A server with all its threads has one core, wrk the
+others (on Linux): else they push each other about, and of granian, which has several threads, the rates of one round
+differ by a fifth.
 """
 
 from __future__ import annotations
@@ -71,6 +73,28 @@ def script(pair: str, folder: Path) -> Path:
 
 
 @contextlib.contextmanager
+def on(cores: set[int]) -> Iterator[None]:
+    """Have what is started here run on these cores only, where the system can."""
+    if not cores or not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def cores() -> tuple[set[int], set[int]]:
+    """Return the core of a server and those of all else; both empty where there is only one."""
+    if not hasattr(os, "sched_getaffinity"):
+        return set(), set()
+    first, *others = sorted(os.sched_getaffinity(0))
+    return ({first}, set(others)) if others else (set(), set())
+
+
+@contextlib.contextmanager
 def served(server: str, app: str) -> Iterator[tuple[int, int]]:
     """Run a server; give its port and its process group."""
     with socket.socket() as probe:
@@ -78,7 +102,8 @@ def served(server: str, app: str) -> Iterator[tuple[int, int]]:
         port: int = probe.getsockname()[1]
     command = SERVERS[server].format(port=port, app=app).split()
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])}
-    process = subprocess.Popen([sys.executable, "-m", *command], env=environ, start_new_session=True)
+    with on(cores()[0]):
+        process = subprocess.Popen([sys.executable, "-m", *command], env=environ, start_new_session=True)
     try:
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
@@ -110,7 +135,8 @@ def ask(port: int, group: int, side: str, lua: Path, seconds: int) -> Measured:
     url = f"http://127.0.0.1:{port}/{side}"
     command = ["wrk", "-t1", "-c16", f"-d{seconds}s", "-s", str(lua), url]
     before = cpu_s(group)
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    with on(cores()[1]):
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     used = cpu_s(group) - before
     if "Non-2xx" in said or "Socket errors" in said:
         raise SystemExit(f"not every request was answered by 200:\n{said}")

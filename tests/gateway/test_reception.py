@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 from collections.abc import Awaitable
 from typing import Any
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from gateway.drive import FLOODING, QUIET, active_mechanism, counts_of
 from gateway.messages import OTHER_USER, USER, compose
-from tmm_core import Mechanism
+from tmm_core import Config, Mechanism
 from tmm_core.gateway import wsgi
 from tmm_core.gateway.asgi import TrafficManagement
 from tmm_core.gateway.identify import HttpHeader, environ_name
@@ -183,6 +184,7 @@ def test_where_the_gate_fails_the_request_is_admitted_and_shouted_about() -> Non
 
 
 HEADERS = [(b"tmm-user", USER.encode()), (b"tmm-srv", b"4.1.1")]
+HTTP = {"type": "http", "method": "POST", "headers": HEADERS}
 
 
 def test_the_usual_environ_is_decided_at_once_and_what_is_not_usual_is_left_to_others() -> None:
@@ -211,6 +213,71 @@ def test_the_usual_environ_is_decided_at_once_and_what_is_not_usual_is_left_to_o
     mechanism.close()
     assert ask_wsgi(middleware, environ) == 200
     assert middleware.counts.fail_open == 1
+
+
+# --- what is kept of headers that have been read before
+
+
+def test_what_is_kept_of_a_header_follows_a_new_configuration() -> None:
+    mechanism, middleware = door(by_header=True, usual=True)
+    for _ in range(2):
+        assert ask(middleware, HEADERS, b"") == 200
+    settings: dict[str, Any] = {
+        "sharing": "none",
+        "hold_s": 3_600,
+        "allocations": {QUIET: 300.0, FLOODING: 0.0},
+    }
+    mechanism.apply(Config(500, 400, user_ids={USER: FLOODING, OTHER_USER: QUIET}, **settings))
+    assert answered_at_once(middleware, HEADERS) is None  # the gate has to look up whose it is now
+    assert ask(middleware, HEADERS, b"") == 503
+    wait_s, user = answered_at_once(middleware, HEADERS)
+    assert (wait_s > 0, user) == (True, USER)
+    assert counts_of(mechanism) == {QUIET: {"WITHIN_ALLOCATION": 2}, FLOODING: {"THROTTLED": 2}}
+
+
+def test_a_gate_that_the_desk_has_let_go_is_replaced() -> None:
+    mechanism, middleware = door(by_header=True, usual=True)
+    assert ask(middleware, HEADERS, b"") == 200
+    assert answered_at_once(middleware, HEADERS) is True
+    middleware._desk._gates.clear()
+    mechanism.apply(mechanism.config)
+    assert ask(middleware, HEADERS, b"") == 200  # the old gate cannot decide, the desk makes another
+    assert answered_at_once(middleware, HEADERS) is True
+
+
+def test_no_more_than_4096_spellings_are_kept() -> None:
+    name = "AB-CD-EF-AB-CD-EF-AB-CD"
+    mechanism, middleware = door(by_header=True, usual=True)
+    mechanism.apply(Config(500, 400, allocations={QUIET: 300.0}, user_ids={name: QUIET}))
+    letters = [at for at, letter in enumerate(name) if letter != "-"]
+    most = 0
+    for number in range(5_000):
+        lower = {at for place, at in enumerate(letters) if number >> place & 1}
+        spelling = "".join(letter.lower() if at in lower else letter for at, letter in enumerate(name))
+        headers = [(b"tmm-user", spelling.encode()), (b"tmm-srv", b"4.1.1")]
+        middleware._desk.decide(spelling, "4.1.1")
+        assert answered_at_once(middleware, headers) is not None
+        if number >= 4_000:
+            kept = [each for each in gc.get_referents(middleware._usual) if type(each) is dict]
+            (own,) = [each for each in kept if spelling.encode() in each]
+            most = max(most, len(own))
+    assert most == 4_096
+
+
+@pytest.mark.parametrize("key", ["type", "method", "headers"])
+def test_a_scope_with_a_key_that_cannot_be_compared_is_left_to_others(key: str) -> None:
+    class Odd:
+        def __hash__(self) -> int:
+            return hash(key)
+
+        def __eq__(self, other: object) -> bool:
+            raise ZeroDivisionError
+
+    _, middleware = door(by_header=True, usual=True)
+    assert ask(middleware, HEADERS, b"") == 200
+    scope: dict[Any, Any] = {Odd(): 1}
+    scope |= {name: value for name, value in HTTP.items() if name != key}
+    assert middleware._usual.ask(scope) is None
 
 
 # --- the entrance: an ASGI application without a coroutine of its own

@@ -82,11 +82,15 @@ cdef class Reception:
     cdef dict numbers
     cdef dict starts
     cdef frozenset methods
+    cdef str method                     # one of them
     cdef object user_field              # bytes for ASGI, str for WSGI
     cdef object srv_field
+    cdef dict gates_of                  # by the bytes of a header, what `gates` and `numbers` say of its text
+    cdef dict numbers_of
 
     cdef object asked(self, scope)
-    cdef object by_fields(self, headers)
+    cdef object by_fields(self, PyObject* headers)
+    cdef object learn(self, bytes user, bytes srv)
     cdef object decided(self, str user, str srv)
 
 

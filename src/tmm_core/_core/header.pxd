@@ -29,10 +29,6 @@ cdef struct Cursor:
     Piece prefix                        # of every element
 
 
-cdef inline bint same(Piece one, Piece other) noexcept nogil:
-    return one.size == other.size and memcmp(one.at, other.at, one.size) == 0
-
-
 cdef inline Py_ssize_t start_of(Piece message) noexcept nogil:
     """Bytes up to the end of the first ``RequestID>``; 0 where there is none early enough."""
     cdef const char* at = message.at

@@ -3,11 +3,27 @@
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_CheckExact
-from cpython.list cimport PyList_CheckExact
-from cpython.tuple cimport PyTuple_CheckExact
 from cpython.unicode cimport PyUnicode_CheckExact, PyUnicode_DecodeLatin1
-from .header cimport EUI, Piece, Plain, same, start_of, take_header, upper
+from libc.string cimport memcmp
+from .header cimport EUI, Piece, Plain, start_of, take_header, upper
 
+
+# Borrowed references, without counting, to what a request holds: its caller waits for us. Never to what threads share.
+cdef extern from "Python.h":
+    PyObject* dict_item "PyDict_GetItemWithError"(PyObject* mapping, PyObject* key) noexcept
+    void forget_error "PyErr_Clear"() noexcept
+    bint is_list "PyList_CheckExact"(PyObject* list) noexcept
+    bint is_tuple "PyTuple_CheckExact"(PyObject* tuple) noexcept
+    bint is_bytes "PyBytes_CheckExact"(PyObject* text) noexcept
+    Py_ssize_t list_size "PyList_GET_SIZE"(PyObject* list) noexcept
+    Py_ssize_t tuple_size "PyTuple_GET_SIZE"(PyObject* tuple) noexcept
+    PyObject* list_item "PyList_GET_ITEM"(PyObject* list, Py_ssize_t at) noexcept
+    PyObject* tuple_item "PyTuple_GET_ITEM"(PyObject* tuple, Py_ssize_t at) noexcept
+    Py_ssize_t bytes_size "PyBytes_GET_SIZE"(PyObject* text) noexcept
+    const char* bytes_start "PyBytes_AS_STRING"(PyObject* text) noexcept
+
+cdef enum:
+    KEPT_MOST = 4096                    # texts of headers that are kept
 
 cdef inline Piece piece_of(object text) noexcept:
     """The bytes of a bytes object, as long as it is there."""
@@ -62,6 +78,43 @@ def plain_header(part, dict starts not None):
             text_of(plain.reference), text_of(plain.srv))
 
 
+cdef inline PyObject* item(dict mapping, str key) noexcept:
+    """What a dictionary has under a key; NULL: nothing, or a key of the server's making that cannot be compared."""
+    cdef PyObject* found = dict_item(<PyObject*>mapping, <PyObject*>key)
+    if found == NULL:
+        forget_error()
+    return found
+
+
+cdef inline bint is_named(PyObject* text, PyObject* name) noexcept:
+    """Whether two bytes objects are alike."""
+    return (bytes_size(text) == bytes_size(name)
+            and memcmp(bytes_start(text), bytes_start(name), bytes_size(name)) == 0)
+
+
+cdef inline int decided_at_once(Gate gate, uint32_t number) noexcept:
+    """As `Gate.decided`, but it raises nothing: -1, with nothing written, where the gate would have to look further."""
+    cdef Engine engine = gate.engine
+    cdef int64_t now = clock_early()
+    if (read(&engine.door.control.generation) != gate.generation or gate.user >= engine.guard.users
+            or number >= engine.srvs):
+        return -1
+    engine.tick_if_due(engine.slab, now)
+    return engine.heeded(decide(&engine.door, engine.slab, gate.user, number, now, True, engine.shared))
+
+
+cdef object outcome_of(Gate gate, uint32_t number):
+    cdef int outcome = decided_at_once(gate, number)
+    if outcome < 0:
+        return None
+    if outcome != THROTTLED:
+        return True
+    try:
+        return gate.retry_after(), gate.user_id
+    except Exception:
+        return None  # closed meanwhile: whoever is asked next comes to the same, and says so
+
+
 @cython.auto_pickle(False)
 cdef class Reception:
     """Decide on the usual request at once; say None to all else, with nothing written. *Thread-safe.*
@@ -85,7 +138,10 @@ cdef class Reception:
         self.gates = gates
         self.numbers = numbers
         self.methods = methods
+        self.method = next(iter(methods), None)  # compared first: a new string has no hash yet
         self.starts = starts
+        self.gates_of = {}
+        self.numbers_of = {}
         if fields:
             self.user_field, self.srv_field = fields
 
@@ -101,13 +157,18 @@ cdef class Reception:
         return self.asked(scope)
 
     cdef object asked(self, scope):
-        if not PyDict_CheckExact(scope) or (<dict>scope).get("type") != "http":
+        cdef PyObject* found
+        if not PyDict_CheckExact(scope):
             return None
-        if (<dict>scope).get("method") not in self.methods:
+        found = item(<dict>scope, "type")
+        if found == NULL or <object>found != "http":
+            return None
+        found = item(<dict>scope, "method")
+        if found == NULL or (<object>found != self.method and <object>found not in self.methods):
             return None
         if self.user_field is None:
             return False
-        return self.by_fields((<dict>scope).get("headers"))
+        return self.by_fields(item(<dict>scope, "headers"))
 
     def ask_environ(self, environ):
         """Decide by the environ of a WSGI request; as `ask`, but None where the message says."""
@@ -127,44 +188,53 @@ cdef class Reception:
             return None
         return self.decided(eui_of(plain.user), text_of(plain.srv))
 
-    cdef object by_fields(self, headers):
+    cdef object by_fields(self, PyObject* headers):
         """Look for one User and one SRV, each there once."""
-        cdef Piece user, srv
-        user.at = srv.at = NULL
-        if not PyList_CheckExact(headers):
+        cdef PyObject* user = NULL
+        cdef PyObject* srv = NULL
+        cdef PyObject* pair
+        cdef PyObject* name
+        cdef PyObject* text
+        cdef Py_ssize_t at
+        if headers == NULL or not is_list(headers):
             return None
-        for pair in <list>headers:
-            if not PyTuple_CheckExact(pair) or len(<tuple>pair) != 2:
+        for at in range(list_size(headers)):
+            pair = list_item(headers, at)
+            if not is_tuple(pair) or tuple_size(pair) != 2:
                 return None
-            name, text = <tuple>pair
-            if not PyBytes_CheckExact(name) or not PyBytes_CheckExact(text):
+            name, text = tuple_item(pair, 0), tuple_item(pair, 1)
+            if not is_bytes(name) or not is_bytes(text):
                 return None
-            if same(piece_of(name), piece_of(self.user_field)):
-                if user.at != NULL:
+            if is_named(name, <PyObject*>self.user_field):
+                if user != NULL:
                     return None
-                user = piece_of(text)
-            elif same(piece_of(name), piece_of(self.srv_field)):
-                if srv.at != NULL:
+                user = text
+            elif is_named(name, <PyObject*>self.srv_field):
+                if srv != NULL:
                     return None
-                srv = piece_of(text)
-        # The list holds what the pieces point into.
-        if user.at == NULL or srv.at == NULL:
+                srv = text
+        if user == NULL or srv == NULL:
             return None
-        return self.decided(text_of(user), text_of(srv))
+        gate, number = self.gates_of.get(<object>user), self.numbers_of.get(<object>srv)
+        verdict = None if gate is None or number is None else outcome_of(<Gate>gate, number)
+        return self.learn(<bytes>user, <bytes>srv) if verdict is None else verdict
+
+    cdef object learn(self, bytes user, bytes srv):
+        """Decide by the texts of two headers, and keep what they mean if somebody knows them."""
+        user_text, srv_text = text_of(piece_of(user)), text_of(piece_of(srv))
+        gate, number = self.gates.get(user_text), self.numbers.get(srv_text)
+        if type(gate) is Gate and number is not None:
+            for kept in (self.gates_of, self.numbers_of):
+                if len(<dict>kept) >= KEPT_MOST:
+                    (<dict>kept).clear()
+            self.gates_of[user], self.numbers_of[srv] = gate, number
+        return self.decided(user_text, srv_text)
 
     cdef object decided(self, str user, str srv):
-        cdef Gate gate
-        cdef uint32_t number
-        found, known = self.gates.get(user), self.numbers.get(srv)
-        if type(found) is not Gate or known is None:
+        found, number = self.gates.get(user), self.numbers.get(srv)
+        if type(found) is not Gate or number is None:
             return None
-        try:
-            gate, number = found, known
-            if gate.decided(number) != THROTTLED:
-                return True
-            return gate.retry_after(), gate.user_id
-        except Exception:
-            return None  # whoever is asked next comes to the same, and says so
+        return outcome_of(<Gate>found, number)
 
 
 @cython.auto_pickle(False)
