@@ -9,7 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from time import monotonic
+from time import process_time
 from xml.etree import ElementTree
 
 import pytest
@@ -18,10 +18,10 @@ from tmm_core.mechanism import Decision
 from tmm_core.operations import demo, page
 from tmm_core.operations.cli import main
 from tmm_core.operations.commands import demo_cli
-from tmm_core.operations.demo import STORM, run_demo, run_storm, time_of_day
+from tmm_core.operations.demo import STORM, day_of, run_demo, run_storm, time_of_day
 from tmm_core.operations.simulation import scenario_files
+from tmm_core.operations.simulation.arrivals import Arrivals, Fresh
 from tmm_core.operations.simulation.checks import checks
-from tmm_core.operations.traffic.traffic import RUNAWAY, Day
 
 SMALL = ["--requests", "150000", "--day"]
 
@@ -72,13 +72,13 @@ def test_quiet_says_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 def test_the_story_told_is_true(tmp_path: Path) -> None:
     """One tenth of the length: the shortest in which both events are apart and settle."""
     done = run_demo(tmp_path, requests=1_000_000)
-    outcome, config = done.outcome, done.config
+    outcome, config = done.outcome, done.day.config
     assert outcome.activations == 2
     night, storm = outcome.events
     assert time_of_day(done.day, night.began_s).startswith("00:3")  # the runaway User, on top of the reads
     assert time_of_day(done.day, storm.began_s).startswith("17:")  # the weather
     # F4, F5: who stays inside its allocation is never throttled, nor is what is on the priority list.
-    runaway = outcome.users.index(RUNAWAY)
+    runaway = outcome.users.index("Large Supplier 11")
     throttled = outcome.counts[:, Decision.THROTTLED]
     assert throttled[runaway] == throttled.max()
     assert outcome.of(Decision.PRIORITY) > 0
@@ -111,15 +111,14 @@ def test_the_files_add_up_to_the_summary(tmp_path: Path, capsys: pytest.CaptureF
 def test_an_interrupted_run_leaves_no_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    real = Day.traffic
+    real = Arrivals.second
 
-    def interrupted(self: Day, *arguments: object) -> object:
-        for each in real(self, *arguments):  # type: ignore[arg-type]
-            if each.second == 20:
-                raise KeyboardInterrupt
-            yield each
+    def interrupted(self: Arrivals, second: int) -> Fresh:
+        if second == 20:
+            raise KeyboardInterrupt
+        return real(self, second)
 
-    monkeypatch.setattr(Day, "traffic", interrupted)
+    monkeypatch.setattr(Arrivals, "second", interrupted)
     assert main(["demo", "--out", str(tmp_path), *SMALL]) == 130
     assert capsys.readouterr().err == "tmm: stopped\n"
     assert files(tmp_path) == {}
@@ -147,7 +146,7 @@ def test_a_folder_that_cannot_be_made_is_an_error_of_one_line(
 
 
 def test_a_second_of_the_demonstration_is_a_time_of_the_day() -> None:
-    day = Day(1, 3600)
+    day = day_of(1, 3600)
     assert [time_of_day(day, second) for second in (0, 1, 1800, 3599.99)] == [
         "00:00:00",
         "00:00:24",
@@ -196,11 +195,12 @@ def test_without_jinja2_all_but_the_page_is_written(
 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
-def test_ten_million_requests_take_less_than_thirty_seconds(tmp_path: Path) -> None:
-    began = monotonic()
+def test_ten_million_requests_and_the_storm_take_less_than_thirty_seconds(tmp_path: Path) -> None:
+    """Of processor time: the clock on the wall tells what else the machine does."""
+    began = process_time()
     done = run_demo(tmp_path)
     storm = run_storm()
-    assert monotonic() - began < 30
+    assert process_time() - began < 30
     assert 9_500_000 < done.outcome.requests < 10_500_000
     assert done.outcome.offered.highest > 20_000
     none, fair = storm.results

@@ -21,10 +21,10 @@ import pytest
 from tmm_core.errors import TMMError
 from tmm_core.mechanism import Decision, Mechanism
 from tmm_core.operations.cli import main
-from tmm_core.operations.demo import run_demo
+from tmm_core.operations.demo import day_of, run_demo, traffic_of
 from tmm_core.operations.replay import Replay, Requests, run_replay, time_at
+from tmm_core.operations.simulation.scenario import Scenario
 from tmm_core.operations.traffic.request_log import RequestLog
-from tmm_core.operations.traffic.traffic import STEPS_PER_S, Day, demo_config, demo_users
 from tmm_core.policy.config import Config
 
 START = 1796083200  # 2026-12-01 00:00:00 UTC
@@ -42,15 +42,14 @@ def replay(text: str | bytes, folder: Path, config: Config = CONFIG, **options: 
         return run_replay(Requests(log), config, folder / "out", keep=(path,), **options)
 
 
-def demo_log(day: Day, time_of: Callable[[int, int], str]) -> list[str]:
+def demo_log(day: Scenario, time_of: Callable[[int, int], str]) -> list[str]:
     """Write the demonstration's requests as a gateway would log them."""
-    with Mechanism(demo_config(), start=0) as mechanism:
-        ids = {mechanism.user(user.name): user.user_id for user in demo_users()}
-        ids[0] = "90-B3-D5-1F-30-FF-FF-FF"
-        srvs = mechanism.snapshot().srvs
+    with Mechanism(day.config, start=0) as mechanism:
+        users, srvs = mechanism.snapshot().users, mechanism.snapshot().srvs
+        users[0] = "90-B3-D5-1F-30-FF-FF-FF"
         return [
-            f"{time_of(each.second, step * 1000 // STEPS_PER_S)},{ids[user]},{srvs[srv]}"
-            for each in day.traffic(mechanism.user, mechanism.srv)
+            f"{time_of(each.second, step * day.step_ms)},{users[user]},{srvs[srv]}"
+            for each in traffic_of(day, mechanism)
             for user, srv, step in zip(
                 each.users.tolist(), each.srvs.tolist(), each.steps.tolist(), strict=True
             )
@@ -72,7 +71,7 @@ FORMATS: dict[str, Callable[[int, int], str]] = {
 def test_a_log_of_the_demonstration_gives_what_the_demonstration_gave(written: str, tmp_path: Path) -> None:
     demo = run_demo(tmp_path / "demo", requests=100_000)
     log = "\n".join([HEADER, *demo_log(demo.day, FORMATS[written])])
-    found = replay(gzip.compress(log.encode(), 1), tmp_path, demo_config())
+    found = replay(gzip.compress(log.encode(), 1), tmp_path, demo.day.config)
     outcome = found.outcome
     assert outcome.of(Decision.THROTTLED) > 1000  # else this proves little
     assert (outcome.counts == demo.outcome.counts).all()
@@ -88,7 +87,7 @@ def test_a_log_of_the_demonstration_gives_what_the_demonstration_gave(written: s
 
 
 def test_a_log_a_little_out_of_order_gives_the_same(tmp_path: Path, seed: int) -> None:
-    day = Day(3, 30)
+    day = day_of(3, 30)
     lines = demo_log(day, iso)
     # Requests of one step are decided in the order of the file: shuffle whole steps, each up to 3 s late.
     chance = np.random.default_rng(seed)
@@ -96,8 +95,8 @@ def test_a_log_a_little_out_of_order_gives_the_same(tmp_path: Path, seed: int) -
     when = {text: (datetime.fromisoformat(text + "Z").timestamp() + delay) for text, delay in steps.items()}
     shuffled = sorted(lines, key=lambda line: when[line[:23]])
     assert shuffled != lines
-    straight = replay("\n".join([HEADER, *lines]), tmp_path, demo_config())
-    mixed = replay("\n".join([HEADER, *shuffled]), tmp_path, demo_config())
+    straight = replay("\n".join([HEADER, *lines]), tmp_path, day.config)
+    mixed = replay("\n".join([HEADER, *shuffled]), tmp_path, day.config)
     assert mixed.notes.out_of_order > 1000 and mixed.notes.late == 0
     assert mixed.notes.furthest_behind_s <= 3
     assert (mixed.outcome.counts == straight.outcome.counts).all()

@@ -136,6 +136,23 @@ def test_the_scenario_in_the_documentation_is_one(tmp_path: Path) -> None:
     )
 
 
+def test_a_base_lends_its_users_and_its_traffic_unless_told_otherwise(tmp_path: Path) -> None:
+    (tmp_path / "base.toml").write_text(SMALL, encoding="utf-8")
+    more = '[[traffic]]\nusers = ["Calm"]\nkind = "steady"\nrate = 5\n'
+    found = []
+    for line in ("", "base_traffic = true\n", "base_traffic = false\n", "base_traffic = 0\n"):
+        path = tmp_path / "mine.toml"
+        path.write_text('base = "base.toml"\n' + line + more, encoding="utf-8")
+        if line.endswith("0\n"):
+            with pytest.raises(ConfigError, match=r"mine\.toml:2: base_traffic 0 must be true or false"):
+                load_scenario(str(path))
+            continue
+        scenario = load_scenario(str(path))
+        assert len(scenario.users) == 3
+        found.append([each.rate for each in scenario.traffic])
+    assert found == [[30, 500, 5], [30, 500, 5], [5]]
+
+
 def test_a_scenario_that_is_not_there_is_named_with_the_nearest() -> None:
     with pytest.raises(TMMError, match="beast-from-the-east"):
         load_scenario("beast-from-the-eest")

@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     storm = None if args.day else _storm(args)
     if args.json:
         figures: dict[str, Any] = {"seed": day.seed, "simulated_seconds": day.seconds, "speed": day.speed}
-        figures |= summary(outcome, demo.config)
+        figures |= summary(outcome, day.config)
         if storm is not None:
             figures["storm"] = storm_summary(storm)
         terminal.print_json(figures)
@@ -141,7 +141,7 @@ def _say_day(args: argparse.Namespace, demo: Demo, took_s: float) -> None:
             f"{number(round(day.speed, 1))} times shorter than they would be."
         )
     for line in terminal.paragraph(
-        f"{number(outcome.requests)} Service Requests from {len(demo.config.users)} invented Users and "
+        f"{number(outcome.requests)} Service Requests from {len(day.config.users)} invented Users and "
         "one unknown "
         f"identifier, seed {day.seed}. {pace} Throttled requests are not sent again."
     ):
@@ -151,7 +151,7 @@ def _say_day(args: argparse.Namespace, demo: Demo, took_s: float) -> None:
     def clock(second: float) -> str:
         return time_of_day(day, second)
 
-    for line in summary_lines(outcome, demo.config, paint, clock, all_users=args.all_users):
+    for line in summary_lines(outcome, day.config, paint, clock, all_users=args.all_users):
         print(line)
     print()
     for line in terminal.finished(outcome.requests, outcome.decided_s, took_s, demo.files):

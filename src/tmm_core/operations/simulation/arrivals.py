@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tmm_core.operations.simulation.mixes import SRV_BITS, srv_table
 from tmm_core.operations.simulation.replayed import Replayed, replayed
 from tmm_core.operations.simulation.scenario import Scenario
 from tmm_core.operations.simulation.streams import Raw, Stream, Streams
 from tmm_core.operations.simulation.words import BORN, SRV, TIME_BITS, Words
-from tmm_core.operations.traffic.traffic import SRV_BITS, srv_table
 
 __all__ = ["Arrivals", "Fresh", "Requests"]
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from tmm_core.operations.simulation.scenario import Client
+from tmm_core.operations.simulation.streams import uniform
 from tmm_core.operations.simulation.words import ATTEMPTS, Words, born_of, users_of
-from tmm_core.operations.traffic.traffic import uniform
 
 __all__ = ["Clients"]
 
@@ -89,7 +89,7 @@ class Clients:
         delay = np.minimum(self._cap[users], self._base[users] * self._factor[users] ** (attempts - 1))
         jitter = self._jitter[users]
         if jitter.any():
-            delay *= 1 - jitter * uniform(self._random, words.size)
+            delay *= 1 - jitter * uniform(self._random.random_raw(words.size))
         if retry_after_s is not None:
             delay = np.where(self._honours[users], retry_after_s, delay)
         due = step + np.maximum(1, np.ceil(delay / self._step_s)).astype(np.int64)

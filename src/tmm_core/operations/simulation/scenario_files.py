@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tmm_core.errors import ConfigError, EventLogError, Mistake, TMMError
+from tmm_core.operations.simulation.mixes import MIXES, PRIORITY_SRVS
 from tmm_core.operations.simulation.replayed import logged_traffic
 from tmm_core.operations.simulation.scenario import (
     CLIENT_KINDS,
@@ -25,24 +26,25 @@ from tmm_core.operations.simulation.scenario import (
     Traffic,
 )
 from tmm_core.operations.traffic.logged_traffic import names_event_log
-from tmm_core.operations.traffic.traffic import MIXES, PRIORITY_SRVS
 from tmm_core.policy.config import Config, PriorityList
 from tmm_core.policy.service_requests import srv_codes
 from tmm_core.policy.tables import read_file
 from tmm_core.policy.toml_places import LARGEST_FILE, Toml, toml_of
 from tmm_core.policy.validation import CATEGORIES, SHARINGS, did_you_mean, shown
 
-__all__ = ["load_scenario", "shipped_scenarios"]
+__all__ = ["demo_day", "load_scenario", "shipped_scenarios"]
 
+_SCENARIOS = Path(str(resources.files("tmm_core.operations.simulation").joinpath("scenarios")))
 LONGEST_S = 14_400
 MOST_USERS = 4000
 UNKNOWN = "(unknown)"
 
 Key = tuple[str | int, ...]
 
-# Sections and their keys: least, most, default (a number), or the default, or `date` for a time that may be left out.
+# Sections and their keys: least, most, default (a number), or the default; `date` for a time that may be left out.
 _TOP: dict[str, Any] = {
-    "title": "", "about": "", "source": "", "base": "", "seconds": (1, LONGEST_S, 300), "seed": (0, 2**63 - 1, 1),
+    "title": "", "about": "", "source": "", "base": "", "base_traffic": True,
+    "seconds": (1, LONGEST_S, 300), "seed": (0, 2**63 - 1, 1),
     "step_ms": (1, 100, 10), "begins_h": (0, 24, 0.0), "speed": (0.001, 10_000, 1.0), "overloads": (0, 1000, 1),
     "policies": tuple(POLICIES), "hosts": (1, 64, 1),
 }  # fmt: skip
@@ -83,8 +85,12 @@ _KNOWN = (*_TOP, *_SECTIONS, *_LISTS, "clients", "mixes", "priority", "costs", "
 
 def shipped_scenarios() -> dict[str, Path]:
     """Return the scenarios that come with the package, by name."""
-    folder = Path(str(resources.files("tmm_core.operations.simulation").joinpath("scenarios")))
-    return {path.stem: path for path in sorted(folder.glob("*.toml")) if not path.stem.startswith("_")}
+    return {path.stem: path for path in sorted(_SCENARIOS.glob("*.toml")) if not path.stem.startswith("_")}
+
+
+def demo_day() -> Scenario:
+    """Read the day that `tmm demo` plays."""
+    return _Reader(_SCENARIOS / "_demo-day.toml").scenario()
 
 
 def load_scenario(name: str) -> Scenario:
@@ -129,6 +135,8 @@ class _Reader:
             self.found += base.found
             below = base.section((), _TOP, base.values, known=_KNOWN)
             top = {key: top[key] if key in self.values else below[key] for key in _TOP}
+            if not top["base_traffic"]:
+                self.base = {**base.values, "traffic": []}
         parts = {name: self.merged(name, keys) for name, keys in _SECTIONS.items()}
         clients = self.clients()
         users = self.users(clients)
@@ -305,6 +313,11 @@ class _Reader:
         return {key: self.value(place, key, rule, table.get(key)) for key, rule in keys.items()}
 
     def value(self, place: Key, key: str, rule: Any, value: Any) -> Any:
+        if isinstance(rule, bool):
+            if value is None or isinstance(value, bool):
+                return rule if value is None else value
+            self.fault((*place, key), f"{key} {shown(value)} must be true or false")
+            return rule
         is_number = isinstance(rule, tuple) and len(rule) == 3 and isinstance(rule[0], int | float)
         default = rule[2] if is_number else rule
         if value is None:

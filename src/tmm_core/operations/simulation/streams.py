@@ -15,7 +15,7 @@ import numpy as np
 
 from tmm_core.operations.simulation.scenario import Scenario, Traffic
 
-__all__ = ["Stream", "Streams"]
+__all__ = ["Stream", "Streams", "uniform"]
 
 Raw = np.ndarray[Any, np.dtype[np.uint64]]
 Ints = np.ndarray[Any, np.dtype[np.int64]]
@@ -23,6 +23,7 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 _ROOM_S = 4  # seconds of the highest rate that are drawn at once
 _LEAST_ROOM = 256
+_AHEAD_S = 256  # seconds whose shapes are computed at once
 _JUMPS = ("on-off", "mmpp")
 
 
@@ -65,12 +66,12 @@ class Streams:
             np.random.PCG64([scenario.seed, zlib.crc32(each.user.encode()), each.place]) for each in streams
         ]
         traffic = [scenario.traffic[each.place] for each in streams]
-        first = [_uniform(source.random_raw(1))[0] for source in self._sources]
+        first = [uniform(source.random_raw(1))[0] for source in self._sources]
         self._late = np.array([each.spread_s for each in traffic]) * np.array(first)
         # Rates that jump begin anywhere.
         self._state = np.array(
             [
-                int(_uniform(source.random_raw(1))[0] * len(each.factors)) if each.factors else 0
+                int(uniform(source.random_raw(1))[0] * len(each.factors)) if each.factors else 0
                 for source, each in zip(self._sources, traffic, strict=True)
             ],
             dtype=np.int64,
@@ -85,15 +86,16 @@ class Streams:
         self._begin: Ints = self._end - room
         self._at: Ints = self._end.copy()  # nothing is drawn yet
         self._words: Raw = np.empty(int(room.sum()), dtype=np.uint64)
-        self._usual = np.ones(len(streams))  # the factors of what is steady
-        self._parts: list[tuple[int, Traffic, slice]] = []
-        self._jumps: dict[int, _Jumps] = {}
+        self._drawn_from = -1
+        self._shapes = np.empty((0, 0))
+        self._parts: list[tuple[Traffic, slice]] = []
+        self._jumps: list[_Jumps] = []
         for place, each in enumerate(scenario.traffic):
             mine = [number for number, stream in enumerate(streams) if stream.place == place]
-            if mine and (each.kind != "steady" or each.lasts_s):
-                self._parts.append((place, each, slice(mine[0], mine[-1] + 1)))
+            if mine:
+                self._parts.append((each, slice(mine[0], mine[-1] + 1)))
             if mine and each.kind in _JUMPS:
-                self._jumps[place] = _Jumps(np.array(mine), np.array(each.dwell_s), np.array(each.factors))
+                self._jumps.append(_Jumps(np.array(mine), np.array(each.dwell_s), np.array(each.factors)))
 
     def second(self, second: int) -> tuple[Ints, Ints, Raw]:
         """Return which streams have Service Requests, how many, and a word for each, stream by stream."""
@@ -119,25 +121,37 @@ class Streams:
 
     def _draws(self, which: Ints) -> Floats:
         """Return the next number from 0 to below 1 of some streams."""
-        drawn = _uniform(self._words[self._at[which]])
+        drawn = uniform(self._words[self._at[which]])
         self._at[which] += 1
         return drawn
 
     def _factors(self, second: int) -> Floats:
-        factors = self._usual.copy()
-        for place, traffic, part in self._parts:
+        place = second % _AHEAD_S
+        if second - place != self._drawn_from:
+            self._drawn_from = second - place
+            self._shapes = self._shapes_from(second - place)
+        factors: Floats = self._shapes[place]
+        for jumps in self._jumps:
+            if factors[jumps.streams[0]]:  # within its time
+                factors[jumps.streams] = self._jumping(jumps)
+        return factors
+
+    def _shapes_from(self, second: int) -> Floats:
+        """Return the factors of the next seconds by second and stream; 1 for a rate that jumps, in its time."""
+        shapes = np.ones((_AHEAD_S, self._rates.size))
+        seconds = np.arange(second, second + _AHEAD_S)[:, np.newaxis]
+        for traffic, part in self._parts:
+            late = self._late[part]
             if traffic.kind == "diurnal":
                 scenario = self._scenario
-                hour = (scenario.begins_h + (second + 0.5) * scenario.speed / 3600) % 24
-                factors[part] = _along(traffic.knots, hour - self._late[part] * scenario.speed / 3600)
+                hour = (scenario.begins_h + (seconds + 0.5) * scenario.speed / 3600) % 24
+                shapes[:, part] = _along(traffic.knots, hour - late * scenario.speed / 3600)
             elif traffic.kind == "burst":
-                since = second + 0.5 - traffic.at_s - self._late[part]
-                factors[part] = _trapezium(since, traffic.lasts_s, traffic.ramp_s)
-            elif traffic.lasts_s and not traffic.at_s <= second < traffic.at_s + traffic.lasts_s:
-                factors[part] = 0.0
-            elif traffic.kind in _JUMPS:
-                factors[part] = self._jumping(self._jumps[place])
-        return factors
+                since = seconds + 0.5 - traffic.at_s - late
+                shapes[:, part] = _trapezium(since, traffic.lasts_s, traffic.ramp_s)
+            elif traffic.lasts_s:
+                shapes[:, part] = (traffic.at_s <= seconds) & (seconds < traffic.at_s + traffic.lasts_s)
+        return shapes
 
     def _jumping(self, jumps: _Jumps) -> Floats:
         streams, factors = jumps.streams, jumps.factors
@@ -151,7 +165,7 @@ class Streams:
         return found
 
 
-def _uniform(words: Raw) -> Floats:
+def uniform(words: Raw) -> Floats:
     """Return numbers from 0 to below 1: the highest 53 bits of each word, exactly."""
     return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
