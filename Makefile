@@ -67,10 +67,11 @@ fuzz: $(INSTALLED) $(call group,test) $(call group,fuzz)  ## Fuzz the DUIS heade
 bench-table: $(INSTALLED) $(call group,bench)  ## Run all benchmarks and write their table into bench/README.md
 	$(PYTEST) bench --benchmark-only -p no:cacheprovider --write-table -q $(ARGS)
 
-prove: $(INSTALLED) $(call group,test) $(call group,prove) $(call group,package)  ## Run every test, the slow ones too, with many more examples (hours)
-	TMM_HYPOTHESIS_PROFILE=deep $(PYTEST) --timeout=7200 $(ARGS)
+prove: $(INSTALLED) $(call group,test) $(call group,prove) $(call group,package)  ## Run every test with many more examples, then the slow ones with their evidence (hours)
+	TMM_HYPOTHESIS_PROFILE=deep $(PYTEST) --timeout=7200 -m "not slow" $(ARGS)
+	$(BIN)/python tests/evidence.py
 
-evidence: $(INSTALLED) $(call group,test) $(call group,prove) $(call group,package)  ## Run the slow tests and write docs/evidence.json (an hour)
+evidence: $(INSTALLED) $(call group,test) $(call group,prove) $(call group,package)  ## Run the slow tests (ARGS: those chosen) and write docs/evidence.json (an hour)
 	$(BIN)/python tests/evidence.py $(ARGS)
 
 package: $(INSTALLED) $(call group,test) $(call group,package)  ## Build sdist and wheel and check both

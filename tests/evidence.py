@@ -1,7 +1,8 @@
 """Run the slow tests, and write what they have shown to docs/evidence.json: ``make evidence``.
 
-Arguments choose tests, as for pytest. Slow tests that were not run are listed as not run; so are figures that a
-test records with ``record_property``.
+Arguments choose tests, as for pytest. Of every slow test the last run is kept, with its commit and date: those not
+chosen keep what they have shown before, those never run are listed as not run. Figures that a test records with
+``record_property`` are kept too.
 """
 
 from __future__ import annotations
@@ -71,23 +72,32 @@ def plain(value: str) -> Any:
         return value
 
 
+def shown_before() -> dict[str, dict[str, Any]]:
+    """What the last run of each test has shown."""
+    if not TARGET.exists():
+        return {}
+    tests: dict[str, dict[str, Any]] = json.loads(TARGET.read_text(encoding="utf-8"))["tests"]
+    return {name: test for name, test in tests.items() if "commit" in test}
+
+
 def main(chosen: list[str]) -> int:
     """Run, and write; returns pytest's exit code."""
-    changed = told("git", "status", "--porcelain", "--untracked-files=no")
-    begun = datetime.now(UTC)
+    run: dict[str, Any] = {
+        "commit": told("git", "rev-parse", "HEAD"), "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }  # fmt: skip
+    if told("git", "status", "--porcelain", "--untracked-files=no"):
+        run["uncommitted_changes"] = True
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         # xunit1 names the file of each test, and allows properties.
         command = [*PYTEST, f"--junitxml={report}", "-o", "junit_family=xunit1", *(chosen or ["tests"])]
         code = subprocess.run(command, cwd=ROOT, check=False).returncode
-        ran = results(report)
-    tests = {name: ran.get(name, {"outcome": "not run"}) for name in sorted({*slow_tests(), *ran})}
+        shown = shown_before() | {name: {**test, **run} for name, test in results(report).items()}
+    tests = {name: shown.get(name, {"outcome": "not run"}) for name in sorted(slow_tests())}
     outcomes = [test["outcome"] for test in tests.values()]
     evidence = {
-        "date": begun.isoformat(timespec="seconds"),
-        "commit": told("git", "rev-parse", "HEAD"),
-        "uncommitted_changes": bool(changed),
-        "command": " ".join(["python tests/evidence.py", *chosen]),
+        "command": "make evidence",
+        "last_run": run,
         "hypothesis_profile": os.environ.get("TMM_HYPOTHESIS_PROFILE", "quick"),
         "machine": machine(),
         "outcomes": {word: outcomes.count(word) for word in ("passed", "failed", "skipped", "not run")},
