@@ -2,7 +2,7 @@
 
     uvicorn --app-dir examples/gateway --port 8002 stub_dsp:app &
     TMM_DSP=http://127.0.0.1:8002 uvicorn --workers 2 --app-dir examples/gateway duis_proxy:app
-    curl -i --data-binary @message.xml http://127.0.0.1:8000/
+    curl -i --data-binary @examples/gateway/message.xml http://127.0.0.1:8000/
 
 Who terminates TLS in front of it names the User: ``TMM_SUBJECT_HEADER=X-SSL-Client-S-DN`` takes it from the
 subject of the client certificate, and the originator in the message is only compared with it.

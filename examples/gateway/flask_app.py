@@ -1,7 +1,7 @@
 """Flask behind the Mechanism, four workers sharing one block.
 
 gunicorn --workers 4 --chdir examples/gateway flask_app:app
-curl -i --data-binary @message.xml http://127.0.0.1:8000/
+curl -i --data-binary @examples/gateway/message.xml http://127.0.0.1:8000/
 """
 
 from __future__ import annotations

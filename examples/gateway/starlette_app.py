@@ -1,7 +1,7 @@
 """Starlette behind the Mechanism, two workers sharing one block.
 
     uvicorn --workers 2 --app-dir examples/gateway starlette_app:app
-    curl -i --data-binary @message.xml http://127.0.0.1:8000/
+    curl -i --data-binary @examples/gateway/message.xml http://127.0.0.1:8000/
 
 FastAPI is the same: ``app.add_middleware(TrafficManagement, mechanism=mechanism)``.
 """

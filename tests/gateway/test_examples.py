@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from gateway.messages import OTHER_USER, USER, compose
-from gateway.servers import EXAMPLES, end, free_port, module, need, post, post_many, running
+from gateway.servers import EXAMPLES, ROOT, end, free_port, need, post, post_many, running
 from tmm_core import Config
+from tmm_core.gateway.duis import read_header
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -83,58 +87,93 @@ def assert_the_allocation_is_one(port: int, *, path: str = "/") -> None:
     assert post(port, compose(PRIORITY_SRV, user=OTHER_USER), path=path).status == 200
 
 
-def uvicorn(app: str, port: int, *more: str) -> list[str]:
-    return module(
-        "uvicorn", "--app-dir", str(EXAMPLES), "--port", str(port), "--log-level", "warning", *more, app
-    )
+def documented(*words: str) -> str:
+    """Return the one command of docs/gateways.md in which these words stand."""
+    page = (ROOT / "docs" / "gateways.md").read_text()
+    blocks = "\n".join(re.findall(r"```console\n(.*?)```", page, re.S))
+    lines = {*re.findall(r"^\| .* \| `(.+)` \|$", page, re.M), *blocks.splitlines()}
+    (found,) = [line for line in lines if all(word in line for word in words)]
+    return found.removesuffix(" &")
+
+
+def started(command: str, *options: str) -> list[str]:
+    """Return a documented command as a shell runs it, with more options behind it."""
+    path = f"PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH"
+    return ["sh", "-c", f"{path}; export PATH; {command} {shlex.join(options)}"]
+
+
+def uvicorn(app: str, port: int) -> list[str]:
+    command = re.sub(r"--port \d+ |TMM_DSP=\S+ ", "", documented("uvicorn", f" {app}:app"))
+    return started(command, "--port", str(port), "--log-level", "warning")
 
 
 def test_the_examples_configuration_is_right() -> None:
     config = Config.load(EXAMPLES / "tmm.toml")
     assert config.user_ids["90-B3-D5-1F-30-01-00-01"] == "Northern Energy"
     assert config.shared is not None
+    header = read_header((EXAMPLES / "message.xml").read_bytes())
+    assert (config.user_ids[header.user_id], header.srv_code) == ("Northern Energy", "4.1.1")
 
 
-ASGI_SERVERS = {
-    "uvicorn": "uvicorn --app-dir {folder} --port {port} --workers 2 --log-level warning starlette_app:app",
-    "granian": "granian --working-dir {folder} --port {port} --workers 2 --interface asgi starlette_app:app",
-    "hypercorn": "hypercorn --bind 127.0.0.1:{port} --workers 2 starlette_app:app",
-}
+def test_each_example_tells_the_command_that_is_documented() -> None:
+    told = {
+        "starlette_app.py": documented("uvicorn", "starlette_app"),
+        "flask_app.py": documented("gunicorn", "--workers 4 --chdir"),
+        "duis_proxy.py": documented("duis_proxy"),
+        "decision_app.py": documented("decision_app"),
+        "stub_dsp.py": documented("uvicorn", "stub_dsp"),
+        "envoy_service.py": documented("envoy_service"),
+        "envoy.yaml": documented("envoy -c"),
+        "nginx.conf": documented("nginx -p"),
+    }
+    for name, command in told.items():
+        assert command in (EXAMPLES / name).read_text(), name
+    curl = "curl -i --data-binary @examples/gateway/message.xml http://127.0.0.1:8000/"
+    for file in (ROOT / "docs" / "gateways.md", *(EXAMPLES / name for name in list(told)[:3])):
+        assert curl in file.read_text(), file
+
+
+def test_an_example_runs_with_its_own_configuration_and_message(tmp_path: Path, stack: ExitStack) -> None:
+    """As a reader runs it, but for the port and the place of the block, which must not be that of a real one."""
+    need("starlette", "uvicorn")
+    folder = shutil.copytree(EXAMPLES, tmp_path / "examples" / "gateway")
+    text = (folder / "tmm.toml").read_text()
+    assert '"tmm-gateway-example"' in text
+    (folder / "tmm.toml").write_text(text.replace("tmm-gateway-example", f"{tmp_path}/block"))
+    port = free_port()
+    stack.enter_context(running(uvicorn("starlette_app", port), port, log=tmp_path / "log", cwd=tmp_path))
+    message = (folder / "message.xml").read_bytes()
+    reply = post(port, message)
+    assert reply.status == 200
+    assert reply.body.startswith(b"processed %d bytes in process " % len(message))
+    assert (tmp_path / "block").exists()
 
 
 @pytest.mark.parametrize(
-    "server",
+    ("server", "options"),
     [
-        "uvicorn",
-        pytest.param("granian", marks=pytest.mark.slow),
-        pytest.param("hypercorn", marks=pytest.mark.slow),
+        ("uvicorn", "--port {port} --log-level warning"),
+        pytest.param("granian", "--port {port}", marks=pytest.mark.slow),
+        pytest.param("hypercorn", "--bind 127.0.0.1:{port}", marks=pytest.mark.slow),
     ],
 )
-def test_starlette_with_two_workers(server: str, config: Path, stack: ExitStack, tmp_path: Path) -> None:
+def test_starlette_with_two_workers(
+    server: str, options: str, config: Path, stack: ExitStack, tmp_path: Path
+) -> None:
     need("starlette", server)
     port = free_port()
-    command = module(*ASGI_SERVERS[server].format(folder=EXAMPLES, port=port).split())
-    env = {"TMM_CONFIG": str(config)}
-    stack.enter_context(running(command, port, log=tmp_path / "log", env=env, cwd=EXAMPLES))
+    command = started(documented(server, "starlette_app"), *options.format(port=port).split())
+    stack.enter_context(running(command, port, log=tmp_path / "log", env={"TMM_CONFIG": str(config)}))
     assert_the_allocation_is_one(port)
 
 
-@pytest.mark.parametrize("preload", [False, True], ids=["pre-fork", "preload"])
+@pytest.mark.parametrize("how", ["--workers 4 --chdir", "--preload"], ids=["pre-fork", "preload"])
 def test_flask_under_gunicorn_with_four_workers(
-    preload: bool, config: Path, stack: ExitStack, tmp_path: Path
+    how: str, config: Path, stack: ExitStack, tmp_path: Path
 ) -> None:
     need("flask", "gunicorn")
     port = free_port()
-    options = [
-        "--workers",
-        "4",
-        "--bind",
-        f"127.0.0.1:{port}",
-        "--chdir",
-        str(EXAMPLES),
-        "--no-control-socket",
-    ]
-    command = module("gunicorn", *options, *(["--preload"] if preload else []), "flask_app:app")
+    command = started(documented("gunicorn", how), "--bind", f"127.0.0.1:{port}", "--no-control-socket")
     stack.enter_context(running(command, port, log=tmp_path / "log", env={"TMM_CONFIG": str(config)}))
     assert_the_allocation_is_one(port)
 
@@ -142,9 +181,9 @@ def test_flask_under_gunicorn_with_four_workers(
 def test_the_duis_proxy_in_front_of_a_stub_dsp(config: Path, stack: ExitStack, tmp_path: Path) -> None:
     need("uvicorn", "httpx")
     dsp, port = free_port(), free_port()
-    stub = stack.enter_context(running(uvicorn("stub_dsp:app", dsp), dsp, log=tmp_path / "log"))
+    stub = stack.enter_context(running(uvicorn("stub_dsp", dsp), dsp, log=tmp_path / "log"))
     env = {"TMM_CONFIG": str(config), "TMM_DSP": f"http://127.0.0.1:{dsp}"}
-    stack.enter_context(running(uvicorn("duis_proxy:app", port), port, log=tmp_path / "log", env=env))
+    stack.enter_context(running(uvicorn("duis_proxy", port), port, log=tmp_path / "log", env=env))
     reply = post(port, compose(size=20_000), path="/services/send?x=1")
     assert (reply.status, reply.body) == (200, b"the DSP got POST /services/send with 20000 bytes\n")
     assert_the_allocation_is_one(port)
@@ -160,13 +199,13 @@ def test_the_duis_proxy_believes_the_certificates_subject_before_the_message(
 ) -> None:
     need("uvicorn", "httpx")
     dsp, port = free_port(), free_port()
-    stack.enter_context(running(uvicorn("stub_dsp:app", dsp), dsp, log=tmp_path / "log"))
+    stack.enter_context(running(uvicorn("stub_dsp", dsp), dsp, log=tmp_path / "log"))
     env = {
         "TMM_CONFIG": str(config),
         "TMM_DSP": f"http://127.0.0.1:{dsp}",
         "TMM_SUBJECT_HEADER": "X-SSL-Client-S-DN",
     }
-    stack.enter_context(running(uvicorn("duis_proxy:app", port), port, log=tmp_path / "log", env=env))
+    stack.enter_context(running(uvicorn("duis_proxy", port), port, log=tmp_path / "log", env=env))
     activate(port)
     # All messages say they come from the quiet User; the connection belongs to the flooding one.
     headers = {"X-SSL-Client-S-DN": f"CN={OTHER_USER},O=Flooding"}
@@ -190,17 +229,11 @@ def nginx(config: Path, stack: ExitStack, tmp_path: Path) -> tuple[int, ExitStac
         assert f"127.0.0.1:{old}" in text
         text = text.replace(f"127.0.0.1:{old}", f"127.0.0.1:{new}")
     (tmp_path / "nginx.conf").write_text(text)
-    for folder in ("body", "proxy", "fastcgi", "uwsgi", "scgi"):
-        text = text.replace(
-            "    access_log off;", f"    access_log off;\n    {folder}_temp_path {tmp_path}/{folder};"
-        )
-    text = text.replace("body_temp_path", "client_body_temp_path", 1)
-    (tmp_path / "nginx.conf").write_text(text)
     log = tmp_path / "log"
-    stack.enter_context(running(uvicorn("stub_dsp:app", dsp), dsp, log=log))
+    stack.enter_context(running(uvicorn("stub_dsp", dsp), dsp, log=log))
     decisions = stack.enter_context(ExitStack())
     decisions.enter_context(
-        running(uvicorn("decision_app:app", decision), decision, log=log, env={"TMM_CONFIG": str(config)})
+        running(uvicorn("decision_app", decision), decision, log=log, env={"TMM_CONFIG": str(config)})
     )
     main = "daemon off;" + (" user root;" if os.getuid() == 0 else "")
     command = [binary, "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf"), "-g", main]
@@ -241,5 +274,7 @@ def test_nginx_asks_by_auth_request_where_headers_say_who_it_is(nginx: tuple[int
             assert reply.headers["tmm-decision"] == "THROTTLED"
             assert int(reply.headers["retry-after"]) == -(-int(reply.headers["tmm-retry-after-ms"]) // 1_000)
             assert json.loads(reply.body)["retry-after-ms"] == int(reply.headers["tmm-retry-after-ms"])
+    reply = post(port, b"x", {**quiet, "TMM-SRV": "4.1.1"}, "/auth/503")
+    assert (reply.status, "tmm-decision" in reply.headers) == (503, False)
     decisions.close()
     assert post(port, b"x", flooding, path).status == 200
