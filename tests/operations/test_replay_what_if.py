@@ -152,6 +152,24 @@ def test_the_table_says_both_and_the_difference(
     assert max(len(line) for line in said.splitlines() if "/" not in line) <= 100
 
 
+def test_the_table_of_users_fits_a_narrow_terminal(
+    tmm: Callable[..., int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = "user,category,user_ids,allocation\nElectricity Network 05,other,,{}\nAlpha,large-supplier,,30\n"
+    (tmp_path / "next.csv").write_text(names.format("0.125"))
+    (tmp_path / "allocations.csv").write_text(names.format("1.125"))
+    log = requests(tmp_path)
+    for width, offered in ((80, False), (90, True)):
+        monkeypatch.setenv("COLUMNS", str(width))
+        assert tmm(log, "--threshold", "90", "--allocations", tmp_path / "next.csv") == 0
+        said = capsys.readouterr().out
+        head = next(line for line in said.splitlines() if "Service User" in line)
+        assert ("offered" in head) is offered and "throttled" in head and len(head) <= width
+
+
 @pytest.mark.parametrize("arguments", [["--threshold", "0"], ["--threshold", "x"], ["--since", "soon"]])
 def test_a_wrong_option_is_refused(arguments: list[str], tmm: Callable[..., int], tmp_path: Path) -> None:
     assert tmm(requests(tmp_path), *arguments) == 2

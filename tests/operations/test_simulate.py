@@ -21,8 +21,9 @@ from tmm_core.operations.simulation.files import figures_csv, seconds_csv
 from tmm_core.operations.simulation.result import PolicyResult, jain, max_min
 from tmm_core.operations.simulation.scenario import POLICIES, Change, Client, Scenario
 from tmm_core.operations.simulation.scenario_files import load_scenario, shipped_scenarios
-from tmm_core.operations.simulation.summary import finding, summary
+from tmm_core.operations.simulation.summary import finding, lines, summary
 from tmm_core.operations.simulation.words import srvs_of, users_of
+from tmm_core.operations.terminal import Paint
 
 SMALL = """\
 title = "Small"
@@ -403,6 +404,51 @@ def test_two_scenarios_are_compared(
     assert main([*command, "-o", str(tmp_path / "out"), "--json"]) == 0
     first, second = json.loads(capsys.readouterr().out)
     assert second["policies"]["fair"]["refused_above"] > first["policies"]["fair"]["refused_above"]
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_what_differs_between_two_scenarios_is_side_by_side(
+    width: int, small: Scenario, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    monkeypatch.setenv("COLUMNS", str(width))
+    other = tmp_path / "other.toml"
+    lower = SMALL.replace("operating_threshold = 200", "operating_threshold = 180")
+    other.write_text(
+        lower.replace("seconds = 40", 'seconds = 40\npolicies = ["none", "fair"]'), encoding="utf-8"
+    )
+    out = str(tmp_path / "out")
+    assert main(["simulate", "--compare", str(tmp_path / "small.toml"), str(other), "-o", out]) == 0
+    said = capsys.readouterr().out
+    assert max(len(line) for line in said.splitlines() if "/" not in line) <= width
+    words = " ".join(said.split())
+    assert "small: Small" in words and "other: Small" in words
+    assert "no protection: all figures are the same." in words, "the threshold means nothing to it"
+    assert "Only in small: the network's 503 to everybody, hard allocations," in words
+    figures = json.loads((tmp_path / "out" / "1-simulation.json").read_text(encoding="utf-8"))["policies"][
+        "fair"
+    ]
+    then = json.loads((tmp_path / "out" / "2-simulation.json").read_text(encoding="utf-8"))["policies"][
+        "fair"
+    ]
+    one, two = figures["refused_above"], then["refused_above"]
+    row = next(line.split() for line in said.splitlines() if line.startswith("  refused above allocation"))
+    assert row[3:] == [f"{one:,}", f"{two:,}", f"+{two - one:,}"]
+    assert "None in either: outage of the DSP; refused inside allocation; priority refused" in words
+
+
+def test_policies_are_spread_evenly_over_as_few_tables_as_fit(
+    compared: Simulation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = {}
+    for width in (40, 80, 200):
+        monkeypatch.setenv("COLUMNS", str(width))
+        heads = [
+            line.split()
+            for line in lines(compared, Paint())
+            if line.split()[-1:] and line.split()[-1] in POLICIES
+        ]
+        tables[width] = [len(head) for head in heads]
+    assert tables == {40: [1] * 6, 80: [3, 3], 200: [6]}
 
 
 def test_a_wrong_command_is_told(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tmm_core.operations import terminal
+
+if TYPE_CHECKING:
+    from tmm_core.operations.simulate import Simulation
 
 __all__ = ["add_parser", "html_of", "run"]
 
@@ -82,9 +85,10 @@ def run(args: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from tmm_core.operations.simulate import simulate
+    from tmm_core.operations.simulation.compare import compare_lines
     from tmm_core.operations.simulation.files import write_files
     from tmm_core.operations.simulation.scenario_files import load_scenario
-    from tmm_core.operations.simulation.summary import lines, summary
+    from tmm_core.operations.simulation.summary import summary
 
     if args.list:
         return _list(args)
@@ -113,11 +117,9 @@ def run(args: argparse.Namespace) -> int:
         terminal.print_json(found[0] if len(found) == 1 else found)
     elif not args.quiet:
         paint = terminal.Paint.of(sys.stdout)
-        for simulation in simulations:
-            print(paint.bold(f"tmm simulate: {terminal.plain(simulation.scenario.title, 120)}"))
-            for line in lines(simulation, paint):
-                print(line)
-            print()
+        for line in compare_lines(simulations, paint) if args.compare else _lines(simulations[0], paint):
+            print(line)
+        print()
         took = sum(each.took_s for each in simulations)
         done = sum(each.scenario.seconds * len(each.results) for each in simulations)
         print(f"  {took:.1f} s on this machine: each policy {done / took:.0f} times faster than real time.")
@@ -126,6 +128,13 @@ def run(args: argparse.Namespace) -> int:
         ):
             print(line)
     return 0
+
+
+def _lines(simulation: Simulation, paint: terminal.Paint) -> Iterator[str]:
+    from tmm_core.operations.simulation.summary import lines
+
+    yield paint.bold(f"tmm simulate: {terminal.plain(simulation.scenario.title, 120)}")
+    yield from lines(simulation, paint)
 
 
 def html_of(simulations: Sequence[Any]) -> str | None:

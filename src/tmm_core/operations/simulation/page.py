@@ -149,10 +149,12 @@ def _to_three(value: Cell) -> Cell:
 
 def _compared(simulations: Sequence[Simulation]) -> Table:
     columns = [Column("Figure", "text", "figure")]
-    pairs = [(simulation, result) for simulation in simulations for result in simulation.results]
+    names = dict.fromkeys(result.name for simulation in simulations for result in simulation.results)
+    found = [(simulation, simulation.of(name)) for name in names for simulation in simulations]
+    pairs = [(simulation, result) for simulation, result in found if result is not None]
     for place, (simulation, result) in enumerate(pairs):
         columns.append(
-            Column(f"{simulation.scenario.name}: {POLICIES[result.name]}", "text", f"value_{place + 1}")
+            Column(f"{POLICIES[result.name]}: {simulation.scenario.name}", "text", f"value_{place + 1}")
         )
     rows = [
         (row.label, *[value_text(row, row.of(simulation, result)) for simulation, result in pairs])

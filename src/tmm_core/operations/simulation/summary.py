@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from tmm_core.mechanism import Decision
@@ -14,7 +15,7 @@ from tmm_core.operations.simulation.result import PolicyResult
 from tmm_core.operations.simulation.scenario import POLICIES
 from tmm_core.operations.terminal import Paint, duration, number, paragraph, percent
 
-__all__ = ["FIGURES", "NEVER", "Row", "figures_of", "finding", "lines", "summary", "value_text"]
+__all__ = ["FIGURES", "NEVER", "Row", "about", "figures_of", "finding", "lines", "summary", "value_text"]
 
 NEVER = "not seen"
 
@@ -80,6 +81,17 @@ def value_text(row: Row, value: Any) -> str:
 def figures_of(simulation: Simulation, result: PolicyResult) -> dict[str, Any]:
     """Return the figures of one policy."""
     return {row.key: row.of(simulation, result) for row in FIGURES}
+
+
+def about(simulation: Simulation) -> str:
+    """Say what was simulated."""
+    scenario, config = simulation.scenario, simulation.scenario.config
+    return (
+        f"{number(simulation.results[0].requests)} Service Requests from {number(len(config.users))} invented Users in "
+        f"{duration(scenario.seconds)}, seed {scenario.seed}; operating threshold "
+        f"{number(config.operating_threshold)}, system capacity {number(config.system_capacity)} units per second. "
+        f"{number(len(simulation.inside))} Users stay inside their allocations by their own doing."
+    )
 
 
 def finding(simulation: Simulation) -> str:
@@ -150,32 +162,20 @@ def _rounded(value: Any) -> Any:
 
 def lines(simulation: Simulation, paint: Paint) -> Iterator[str]:
     """Yield the summary for people."""
-    scenario, results = simulation.scenario, simulation.results
-    config = scenario.config
-    yield from paragraph(scenario.about)
-    yield from paragraph(
-        f"{number(results[0].requests)} Service Requests from {number(len(config.users))} invented Users in "
-        f"{duration(scenario.seconds)}, seed {scenario.seed}; operating threshold "
-        f"{number(config.operating_threshold)}, system capacity {number(config.system_capacity)} units per second. "
-        f"{number(len(simulation.inside))} Users stay inside their allocations by their own doing."
-    )
+    results = simulation.results
+    yield from paragraph(simulation.scenario.about)
+    yield from paragraph(about(simulation))
     yield ""
     for line in paragraph(finding(simulation) + ".", ""):
         yield paint.bold(line)
     yield ""
     rows = [[row.label, *[value_text(row, row.of(simulation, each)) for each in results]] for row in FIGURES]
     head = ["", *[result.name for result in results]]
-    # As many policies side by side as fit.
-    width = terminal.columns()
-    shown = list(range(1, len(head)))
-    while shown:
-        taken = len(shown)
-        while taken > 1 and terminal.table_width(*_part(head, rows, shown[:taken]), 1) > width:
-            taken -= 1
-        yield from terminal.table(*_part(head, rows, shown[:taken]), paint)
-        shown = shown[taken:]
-        if shown:
+    parts = _parts(head, rows)
+    for place, part in enumerate(parts):
+        if place:
             yield ""
+        yield from terminal.table(*_part(head, rows, part), paint)
     for result in results:
         if found := checks(result):
             yield ""
@@ -184,6 +184,17 @@ def lines(simulation: Simulation, paint: Paint) -> Iterator[str]:
                 word = {True: "holds", False: "BROKEN", None: "not tested"}[each.holds]
                 for line in paragraph(f"{each.name} {word}. {each.promise}: {each.found}."):
                     yield paint.red(line) if each.holds is False else line
+
+
+def _parts(head: list[str], rows: list[list[str]]) -> list[list[int]]:
+    """Return the columns of as few tables as fit the terminal, each with about as many."""
+    places = list(range(1, len(head)))
+    for tables in range(1, len(places)):
+        cuts = [len(places) * number // tables for number in range(tables + 1)]
+        parts = [places[begin:end] for begin, end in pairwise(cuts)]
+        if all(terminal.table_width(*_part(head, rows, part), 1) <= terminal.columns() for part in parts):
+            return parts
+    return [[place] for place in places]
 
 
 def _part(head: list[str], rows: list[list[str]], places: list[int]) -> tuple[list[str], list[list[str]]]:

@@ -104,6 +104,8 @@ def _user_lines(sides: Sequence[_Side], paint: Paint, all_users: bool) -> Iterat
     ]  # fmt: skip
     yield paint.bold("Users" if all_users else "Users that it makes a difference to")
     head = ["Service User", "allocation/s", "what if", "offered", "throttled", "what if", "difference"]
+    if terminal.table_width(head, rows, 1) > terminal.columns():  # what is offered is the same on both sides
+        head, *rows = ([*row[:3], *row[4:]] for row in (head, *rows))
     yield from terminal.table(head, rows, paint)
     if rest:
         yield f"  and {number(len(rest))} more: --all-users"
