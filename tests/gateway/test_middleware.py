@@ -212,6 +212,18 @@ def test_a_body_in_parts_is_handed_on_unchanged(door: str, size: int, learnt: bo
         assert reply.parts == parts
 
 
+@both
+@pytest.mark.parametrize("size", [100, 3_000, 50_000])
+def test_a_body_whose_header_comes_late_is_handed_on_unchanged(door: str, size: int) -> None:
+    """More than the first piece is read before User and SRV are known, and given back."""
+    message = compose(declaration=f"<!--{'x' * size}-->", size=size + 5_000)
+    mechanism = active_mechanism()
+    for parts in ([message], [message[i : i + 700] for i in range(0, len(message), 700)]):
+        reply = post(door, mechanism, parts)
+        assert (reply.status, reply.received) == (200, message)
+    assert counts_of(mechanism) == {QUIET: {"WITHIN_ALLOCATION": 2}}
+
+
 def test_an_empty_last_part_is_not_lost() -> None:
     """A body shorter than what expat reads at once, and its end in a message of its own."""
     message = compose()
