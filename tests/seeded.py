@@ -17,10 +17,18 @@ Change = tuple[str, str, str]
 
 
 class Copy:
-    """Sources and tests in a folder of their own; the engine is built without optimisation, that is quicker."""
+    """Sources and tests in a folder of their own; the engine is built without optimisation, that is quicker.
 
-    def __init__(self, folder: Path) -> None:
+    Parameters
+    ----------
+    folder : Path
+    optimised : bool
+        Build it as it is shipped, to measure it.
+    """
+
+    def __init__(self, folder: Path, *, optimised: bool = False) -> None:
         self.folder = folder
+        self.optimised = optimised
         left_out = shutil.ignore_patterns("*.so", "*.pyd", "__pycache__", "build")
         for part in ("src", "tests", "docs"):
             shutil.copytree(ROOT / part, folder / part, ignore=left_out)
@@ -63,6 +71,8 @@ class Copy:
             "PYTHONPATH": str(self.folder / "src"), "TMM_DEBUG": "1", "TMM_HYPOTHESIS_PROFILE": "seeded",
             "TMM_TEST_SEED": "1", "PYTHONDONTWRITEBYTECODE": "1",
         }  # fmt: skip
+        if self.optimised:
+            del own["TMM_DEBUG"]
         process = subprocess.Popen(
             [sys.executable, *command], cwd=self.folder, env={**os.environ, **own},
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,

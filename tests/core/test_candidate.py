@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_oracle import MS, NAMES, S, config_number, mixed_batch, operations
 
-from tmm_core import Config, Mechanism
+from tmm_core import Config, Decision, Mechanism
 from tmm_core.mechanism import Difference
 
 A = "Northern Energy"
@@ -87,6 +88,23 @@ def test_a_user_whose_candidate_is_its_allocation_never_differs(config: Config, 
         now += ahead
         drive(block, kind, what, detail, now, extra)
     assert not block.engine.differences().any()
+
+
+def test_by_the_clock_too_a_candidate_that_is_the_allocation_never_differs() -> None:
+    """Each bucket is asked again before a refusal: both at the same time, or the candidate's would see a later one."""
+    rates = {A: 1000.0}
+    config = Config(
+        1000, 1000, allocations=rates, candidate_allocations=rates, sharing="none", activation_s=0.01
+    )
+    with Mechanism(config) as mechanism:
+        user, srv, end = mechanism.user(A), mechanism.srv("4.1.1"), time.monotonic() + 0.3
+        while time.monotonic() < end:
+            mechanism.admit(user, srv)
+        counts = mechanism.snapshot().counts[user].sum(axis=0)
+        # At the edge all the time: what was admitted after the burst was admitted as soon as it conformed.
+        assert counts[Decision.WITHIN_ALLOCATION] > 1100
+        assert counts[Decision.THROTTLED] > 1000
+        assert differs(mechanism) == {"OVER": 0, "OVER_WHILE_ACTIVE": 0, "WITHIN": 0, "ADMITTED": 0}
 
 
 def begun(candidate: float, **terms: Any) -> Mechanism:

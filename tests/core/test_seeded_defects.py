@@ -35,7 +35,7 @@ PUBLISHED = "    publish(&control.generation, generation)\n"
 DEFECTS: dict[str, tuple[list[Change], str]] = {
     # -- who is admitted
     "the clock is not read again before a refusal": (
-        [(DECIDE, "user, srv, clock_exact() if clock_is_ours else now, shared)", "user, srv, now, shared)")],
+        [(DECIDE, "            now = clock_exact()\n", "")],
         P + "p1_holds_with_the_real_clock_read_late",
     ),
     "spare capacity is asked before the own bucket": (
@@ -100,6 +100,10 @@ DEFECTS: dict[str, tuple[list[Change], str]] = {
     "every caller is told the same instant": (
         [(RETRY, "if swap_if(word, &found, plus(now, place)):\n            break", "break")],
         LESSON + "18_callers_are_told_different_instants",
+    ),
+    "the candidate is asked at a later time than the allocation": (
+        [(DECIDE, "            clock_is_ours = False\n", "")],
+        "core/test_candidate.py::test_by_the_clock_too_a_candidate_that_is_the_allocation_never_differs",
     ),
     # -- the load, activation and spare capacity
     "priority is not charged to the backlog": (

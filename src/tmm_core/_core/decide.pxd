@@ -170,9 +170,13 @@ cdef inline int decide(Door* door, SlabHead* slab, uint32_t user, uint32_t srv, 
     cdef int64_t generation = read_plan(door.control, &terms)
     cdef int outcome = decide_at_once(door, slab, &terms, generation, user, srv, now, shared)
     if unlikely(outcome < 0):
-        # A clock read too early must not refuse anybody: ask once more, with the exact time.
-        outcome = decide_fully(door, slab, user, srv, clock_exact() if clock_is_ours else now, shared)
-    if unlikely(terms.candidate != 0):
+        # A clock read too early must not refuse anybody: ask once more, with the exact time. The candidate's bucket
+        # is asked at that time too: at a later one it would admit what the own one could not.
+        if clock_is_ours:
+            now = clock_exact()
+            clock_is_ours = False
+        outcome = decide_fully(door, slab, user, srv, now, shared)
+    if unlikely(terms.candidate != 0 and outcome != PRIORITY):
         compare(door, slab, user, srv, outcome, now, clock_is_ours, shared)
     return outcome
 
