@@ -21,7 +21,7 @@ Raw = np.ndarray[Any, np.dtype[np.uint64]]
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
-_ROOM_S = 4  # seconds of the highest rate that are drawn at once
+_ROOM_S = 8  # seconds of the highest rate that are drawn at once
 _LEAST_ROOM = 256
 _AHEAD_S = 256  # seconds whose shapes are computed at once
 _JUMPS = ("on-off", "mmpp")
@@ -83,7 +83,7 @@ class Streams:
         self._need = (self._rates * highest * (1 + wander)).astype(np.int64) + 8
         room = np.maximum(_LEAST_ROOM, _ROOM_S * self._need)
         self._end: Ints = np.cumsum(room)
-        self._begin: Ints = self._end - room
+        self._begin: list[int] = (self._end - room).tolist()
         self._at: Ints = self._end.copy()  # nothing is drawn yet
         self._words: Raw = np.empty(int(room.sum()), dtype=np.uint64)
         self._drawn_from = -1
@@ -113,10 +113,9 @@ class Streams:
         return found, counts, np.concatenate(parts) if parts else words[:0]
 
     def _draw_ahead(self, number: int) -> None:
-        begin, at, end = int(self._begin[number]), int(self._at[number]), int(self._end[number])
-        left = end - at
-        self._words[begin : begin + left] = self._words[at:end].copy()
-        self._words[begin + left : end] = self._sources[number].random_raw(at - begin)
+        begin, at, end = self._begin[number], int(self._at[number]), int(self._end[number])
+        fresh = self._sources[number].random_raw(at - begin)
+        self._words[begin:end] = np.concatenate([self._words[at:end], fresh])
         self._at[number] = begin
 
     def _draws(self, which: Ints) -> Floats:
