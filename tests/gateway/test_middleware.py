@@ -47,6 +47,7 @@ def test_a_throttled_user_gets_503_and_the_application_is_not_called(door: str) 
     assert reply.received is None
     assert reply.headers["tmm-decision"] == "THROTTLED"
     assert int(reply.headers["content-length"]) == len(reply.body)
+    assert (reply.headers["cache-control"], reply.headers["vary"]) == ("no-store", "Accept")
     assert counts_of(mechanism) == {FLOODING: {"THROTTLED": 1}}
 
 

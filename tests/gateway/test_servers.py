@@ -7,6 +7,7 @@ import re
 import socket
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -115,3 +116,33 @@ def test_a_message_that_never_ends_is_decided_as_soon_as_its_header_is_there(ser
     with socket.create_connection(("127.0.0.1", server), 20) as connection:
         connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n" + head)
         assert connection.recv(100).split(b"\r\n")[0].split()[1] == b"503"
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc: not on this system")
+def test_many_slow_senders_of_large_bodies_hold_little_memory(tmp_path: Path) -> None:
+    """Sixty connections, each with a megabyte of white space before its header: 64 KiB of each are looked at."""
+    need("uvicorn")
+    port = free_port()
+    command = module(*SERVERS["uvicorn"][1].format(port=port).split())
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n"
+    body = compose(in_header=" " * 1_000_000).split(b"<sr:RequestID>")[0]
+    with running(command, port, log=tmp_path / "log") as server, ExitStack() as stack:
+
+        def resident() -> int:
+            status = Path(f"/proc/{server.pid}/status").read_text()
+            return 1_024 * int(status.partition("VmRSS:")[2].split()[0])
+
+        assert post(port, compose()).status == 200
+        before = most = resident()
+        for _ in range(60):
+            sender = stack.enter_context(socket.create_connection(("127.0.0.1", port), 5))
+            sender.settimeout(2)
+            with suppress(OSError):  # the server need not take what it does not look at
+                sender.sendall(head + body)
+        for _ in range(
+            100
+        ):  # and the others are served: each gives the server a turn at what has come meanwhile
+            assert post(port, compose()).status == 200
+            most = max(most, resident())
+        print(f"{(most - before) / 1e6:.1f} MB more")
+        assert most - before < 20_000_000  # all they have sent would be 60 MB
