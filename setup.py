@@ -58,6 +58,6 @@ setup(
     ext_modules=cythonize(
         [extension],
         build_dir="build",
-        compiler_directives={"language_level": 3, "boundscheck": DEBUG},
+        compiler_directives={"language_level": 3, "boundscheck": DEBUG, "auto_pickle": False},
     ),
 )

@@ -147,9 +147,11 @@ def test_terms_of_the_wrong_shape_are_refused() -> None:
     from tmm_core.mechanism import terms_of
 
     settings, rules, services = terms_of(CONFIG, block.names, block.srvs)
-    with pytest.raises(ValueError, match="rules for 2 to 2 Users with 5 terms each expected, found 1 with 5"):
+    with pytest.raises(
+        ValueError, match=r"2 to 2 Users with 5 terms each expected, found the shape \(1, 5\)"
+    ):
         block.engine.apply(settings, rules[:1], services, 0)
-    with pytest.raises(ValueError, match="130 SRVs expected, found 129"):
+    with pytest.raises(ValueError, match="130 SRVs expected, found the shape"):
         block.engine.apply(settings, rules, services[1:], 0)
     with pytest.raises(KeyError, match="brake"):
         block.engine.apply(

@@ -145,13 +145,17 @@ DEFECTS: dict[str, tuple[list[Change], str]] = {
         ORACLE,
     ),
     "everybody gets an equal part of the spare capacity": (
-        [("terms.py", "tolerance, SECOND * RATE // weight, weight)", "tolerance, SECOND, RATE)")],
+        [("terms.py", "tolerance, SECOND * RATE // weight, weight,", "tolerance, SECOND, RATE,")],
         P + "p6_spare_capacity_is_shared_by_weight",
     ),
     # -- batches
     "a batch grants one too many": (
         [(GCRA, "return (tolerance - base) // interval + 1", "return (tolerance - base) // interval + 2")],
-        P + "p9_threads_get_from_a_bucket_what_one_would",
+        "core/test_oracle.py::test_admit_many_leaves_the_words_a_loop_of_admit_at_leaves",
+    ),
+    "what is left in a histogram is counted as admitted": (
+        [("_core/histogram.pxd", "outcome = one.rest if", "outcome = 2 if")],
+        "core/test_oracle.py::test_admit_many_leaves_the_words_a_loop_of_admit_at_leaves",
     ),
     "a batch does not ask whether the terms have changed": (
         [(BATCH, "        if recheck(&door.control.generation) == generation:\n", "        if True:\n")],
