@@ -85,7 +85,7 @@ wheel: $(VENV_READY) $(call group,package)  ## Build sdist and wheel into dist/
 docs: $(INSTALLED) $(call group,docs)  ## Build the documentation into docs/_build/html
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
-simulation: $(INSTALLED)  ## Play the shipped scenarios at a tenth of their volume into docs/simulation (many minutes)
+simulation: $(INSTALLED)  ## Play the shipped scenarios at a tenth of their volume into docs/simulation (half an hour)
 	$(BIN)/python docs/make_simulation.py
 
 clean:  ## Remove what was built, keep .venv

@@ -1,12 +1,14 @@
 """Play the shipped scenarios at a tenth of DSP peak volume, and write docs/simulation/results.md and its charts.
 
-The same code and seeds give the same bytes. Two processes; about a quarter of an hour. Names of scenarios as
-arguments play those alone, into the folder that --out names: to compare with what is there.
+The same code and seeds give the same bytes. Two processes; about half an hour, most of it for the day at the threshold.
+Names of scenarios as arguments play those alone: their parts of the page and their charts are replaced, or written
+into the folder that --out names, to compare with what is there.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 from functools import partial
 from multiprocessing import Pool
 from pathlib import Path
@@ -22,6 +24,7 @@ from tmm_core.operations.simulation.summary import FIGURES, finding, value_text
 SCALE = 0.1
 LONGEST = "at-the-threshold"  # begins first
 FOLDER = Path(__file__).parent / "simulation"
+HEAD = "<!-- Written by `make simulation`; do not edit. -->\n\n# Simulated scenarios\n\n"
 ORDER = (
     "ordinary-day", "beast-from-the-east", "same-hour", "runaway-user", "denial-of-service", "prepayment-surge",
     "retry-storm", "maintenance-window", "at-the-threshold", "month-change", "store-lost",
@@ -41,9 +44,19 @@ def main() -> None:
     with Pool(2) as pool:
         made = pool.map(partial(part_of, folder=args.out), began, chunksize=1)
     parts = dict(zip(began, made, strict=True))
-    head = "<!-- Written by `make simulation`; do not edit. -->\n\n# Simulated scenarios\n\n"
-    text = head + "\n".join(parts[name] for name in ORDER if name in parts)
-    (args.out / "results.md").write_text(text, encoding="utf-8", newline="\n")
+    page = args.out / "results.md"
+    parts = {**parts_of(page), **parts}
+    text = HEAD + "\n".join(parts[name] for name in ORDER if name in parts)
+    page.write_text(text, encoding="utf-8", newline="\n")
+
+
+def parts_of(page: Path) -> dict[str, str]:
+    """Return the parts of a page by scenario; nothing of a page that is not there."""
+    if not page.exists():
+        return {}
+    found = page.read_text(encoding="utf-8").removeprefix(HEAD).split("\n## ")
+    parts = [found[0], *(f"## {part}" for part in found[1:])]
+    return {re.findall(r"\]\(([a-z-]+)-load\.svg\)", part)[0]: part for part in parts}
 
 
 def part_of(name: str, folder: Path) -> str:

@@ -309,17 +309,25 @@ class _Frame:
         return parts
 
     def levels(self, levels: Sequence[Level]) -> list[str]:
-        parts: list[str] = []
-        used: list[float] = []
-        for level in sorted(levels, key=lambda each: -each.value):
+        """Draw lines of levels, their labels in the same order: none on another, on the axis or above the plot."""
+        drawn = sorted(levels, key=lambda each: -each.value)
+        places: list[float] = []
+        for level in drawn:
             y = self.y_of(level.value)
-            above = all(abs(y - 6 - other) > 15 for other in used) and y - 18 > self.top - 4
-            y_text = y - 6 if above else y + 15
-            used.append(y_text)
+            if all(abs(y - 6 - other) > 15 for other in places) and y - 18 > self.top - 4:
+                places.append(y - 6)
+            elif y + 15 < self.top + _PLOT - 4:
+                places.append(y + 15)
+            else:
+                # No room beneath: those above move up.
+                places = [*(other - 16 for other in places), places[-1] if places else y - 6]
+        parts: list[str] = []
+        for level, place in zip(drawn, places, strict=True):
+            y = self.y_of(level.value)
             parts.append(
                 f'<line x1="{_n(self.left)}" y1="{_n(y)}" x2="{self.width - 8}" y2="{_n(y)}" stroke="{INK}" '
                 f'stroke-width="1.5" stroke-dasharray="{level.dash}"/>'
-                f'<text x="{self.width - 12}" y="{_n(y_text)}" text-anchor="end" stroke="#FFFFFF" '
+                f'<text x="{self.width - 12}" y="{_n(place)}" text-anchor="end" stroke="#FFFFFF" '
                 f'stroke-width="4" paint-order="stroke">{_safe(level.name)} {self.text(level.value)}</text>'
             )
         return parts

@@ -68,7 +68,7 @@ def checks(result: PolicyResult) -> list[Check]:
         made.append(
             Check(
                 "P6", f"Spare capacity is shared by weight: Jain index at least {LEAST_JAIN}",
-                "hardly any spare capacity, or fewer than two Users limited" if fairness is None else f"{fairness:.4f}",
+                result.shares.not_measured or f"{fairness:.4f}",
                 None if fairness is None else fairness >= LEAST_JAIN,
             )
         )  # fmt: skip

@@ -21,6 +21,7 @@ from tmm_core.operations.simulation.policies import NS
 from tmm_core.operations.simulation.result import Second
 from tmm_core.operations.simulation.run import Run
 from tmm_core.operations.simulation.scenario import Scenario
+from tmm_core.operations.simulation.shares import WINDOWS
 from tmm_core.operations.simulation.words import Words, srvs_of, users_of
 
 __all__ = ["QUIET_MS", "OpenRun", "run_of"]
@@ -86,7 +87,18 @@ class OpenRun(Run):
         through = decisions != Decision.THROTTLED if refused else None
         if not self._serve_quietly(second, fresh, through, table[:, :, 1], row):
             self._serve_each_step(second, fresh, through, row)
-        self._close(second, row, table, in_all.sum(axis=1))
+        self._close(
+            second, row, self._windows(counts, cuts) if refused else table[np.newaxis], in_all.sum(axis=1)
+        )
+
+    def _windows(self, counts: _Counts, cuts: list[int]) -> _Counts:
+        """Return the attempts of a second with refusals, in equal parts of it, by User, `Decision` and answer."""
+        number = np.array(cuts) * WINDOWS // self._steps
+        windows = np.zeros((WINDOWS, self._users, 4, 2), dtype=np.int64)
+        for part in range(WINDOWS):
+            windows[part, :, :, 1] = counts[number == part].sum(axis=0)
+        windows[:, :, Decision.THROTTLED] = windows[:, :, Decision.THROTTLED, ::-1]
+        return windows
 
     # --- decisions
 

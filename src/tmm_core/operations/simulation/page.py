@@ -31,7 +31,7 @@ __all__ = ["load_figure", "simulation_page", "wait_figure"]
 
 _BINS, _ROWS = 270, 20
 _UNIT = "Units per second"
-_STEPS_S = (5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)
+_STEPS_S = (5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400)
 _STYLES = (
     (VERMILION, "5 2"),
     (PURPLE, "2 3"),
@@ -283,7 +283,9 @@ def _bands(active: Sequence[bool]) -> list[tuple[float, float]]:
 
 
 def _ticks(seconds: int) -> list[tuple[float, str]]:
-    step = next((each for each in _STEPS_S if seconds / each <= 8), 3600)
+    step = next((each for each in _STEPS_S if seconds / each <= 8), _STEPS_S[-1])
+    if step >= 3600:
+        return [(float(at), f"{at // 3600} h") for at in range(0, seconds + 1, step)]
     return [(float(at), f"{at // 60}:{at % 60:02d} min") for at in range(0, seconds + 1, step)]
 
 

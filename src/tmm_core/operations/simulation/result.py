@@ -10,14 +10,11 @@ import numpy as np
 from tmm_core.mechanism import Decision
 from tmm_core.operations.simulation.audit import Audited
 from tmm_core.operations.simulation.scenario import Scenario
+from tmm_core.operations.simulation.shares import Shares
 
-__all__ = ["Activation", "PolicyResult", "Second", "Waits", "jain", "max_min"]
+__all__ = ["Activation", "PolicyResult", "Second", "Waits"]
 
 _Counts = np.ndarray[Any, np.dtype[np.int64]]
-_Floats = np.ndarray[Any, np.dtype[np.float64]]
-_LEAST_SHARE = 50  # Service Requests of spare capacity below which a share is all rounding
-_LEAST_SPARE = 0.01  # of the operating threshold, below which a second has no spare capacity to share
-_LEAST_SECONDS = 10
 
 
 @dataclass(slots=True)
@@ -89,38 +86,6 @@ class Waits:
         return int(np.searchsorted(sums, share * sums[-1], side="left"))
 
 
-def jain(values: _Floats) -> float:
-    """Return Jain's index of fairness: 1 if all are alike, 1/n if one has everything.
-
-    Examples
-    --------
-    >>> jain(np.array([2.0, 2.0])), jain(np.array([1.0, 0.0]))
-    (1.0, 0.5)
-    """
-    return float(values.sum() ** 2 / (values.size * (values**2).sum())) if values.any() else 1.0
-
-
-def max_min(demands: _Floats, weights: _Floats, total: float) -> _Floats:
-    """Return the weighted max-min fair shares of a total, none above its demand.
-
-    Examples
-    --------
-    >>> max_min(np.array([1.0, 9.0, 9.0]), np.array([1.0, 1.0, 2.0]), 10.0).tolist()
-    [1.0, 3.0, 6.0]
-    """
-    if demands.sum() <= total:
-        return demands.copy()
-    order = np.argsort(demands / weights, kind="stable")
-    left, weight, level = total, float(weights.sum()), 0.0
-    for place in order.tolist():
-        level = left / weight
-        if demands[place] / weights[place] > level:
-            break
-        left -= float(demands[place])
-        weight -= float(weights[place])
-    return np.minimum(demands, level * weights)
-
-
 @dataclass(slots=True, eq=False)
 class PolicyResult:
     """Everything about one policy.
@@ -145,6 +110,7 @@ class PolicyResult:
         Service Requests the DSP worked on after their senders had given up waiting.
     audit : Audited or None
         Of a policy that is the engine's own.
+    shares : Shares
     """
 
     name: str
@@ -163,37 +129,23 @@ class PolicyResult:
     table: _Counts = field(init=False)
     fresh: _Counts = field(init=False)
     answered: _Counts = field(init=False)
-    _shared_s: int = 0
-    _spare: _Floats = field(init=False)
-    _fair: _Floats = field(init=False)
-    _weights: _Floats = field(init=False)
+    shares: Shares = field(init=False)
 
     def __post_init__(self) -> None:
-        n, config = len(self.users), self.scenario.config
+        n = len(self.users)
         self.table = np.zeros((n, 4, 2), dtype=np.int64)
         self.fresh, self.answered = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
-        self._spare, self._fair = np.zeros(n), np.zeros(n)
-        rates = [
-            config.spare_weight,
-            *[config.allocations[user] or config.spare_weight for user in self.users[1:]],
-        ]
-        self._weights = np.array(rates)
+        self.shares = Shares(self.users, self.scenario.config)
 
-    def add(self, row: Second, table: _Counts) -> None:
-        """Add a second and its attempts by User, decision and answer."""
+    def add(self, row: Second, windows: _Counts) -> None:
+        """Add a second and its attempts by User, decision and answer, in equal parts of the second."""
         self.rows.append(row)
+        table = windows.sum(axis=0)
+        self.table += table
         if row.inactive_throughout:
             self.throttled_while_inactive += int(table[:, Decision.THROTTLED, 0].sum())
-        above = table[:, Decision.SPARE_CAPACITY] + table[:, Decision.THROTTLED]
-        spare = float(above[:, 1].sum())
-        settled = row.active_throughout or not self.activations
-        if settled and above[:, 0].any() and spare >= _LEAST_SPARE * self.scenario.config.operating_threshold:
-            self._shared_s += 1
-            demand, through = above.sum(axis=1).astype(np.float64), above[:, 1].astype(np.float64)
-            limited = above[:, 0] > 0
-            fair = max_min(demand, self._weights, spare)
-            self._spare[limited] += through[limited]
-            self._fair[limited] += fair[limited]
+        if row.active_throughout or not self.activations:
+            self.shares.add(windows)
 
     # --- in all
 
@@ -256,15 +208,8 @@ class PolicyResult:
 
     @property
     def fairness(self) -> float | None:
-        """Jain index of spare capacity got over its exact weighted max-min share, of Users that were limited.
-
-        Over the seconds in which at least a hundredth of the threshold was spare and not enough for all; None
-        with fewer than ten of them, or fewer than two Users.
-        """
-        known = self._fair >= _LEAST_SHARE
-        if self._shared_s < _LEAST_SECONDS or np.count_nonzero(known) < 2:
-            return None
-        return jain(self._spare[known] / self._fair[known])
+        """Jain index of spare capacity got over its exact weighted max-min share, of Users that wanted more."""
+        return self.shares.fairness
 
     @property
     def active_s(self) -> float:

@@ -15,6 +15,7 @@ from tmm_core.operations.simulation.dsp_model import Dsp
 from tmm_core.operations.simulation.policies import NS, Attempts, Load, make_policy
 from tmm_core.operations.simulation.result import Activation, PolicyResult, Second
 from tmm_core.operations.simulation.scenario import Client, Fault, Scenario
+from tmm_core.operations.simulation.shares import WINDOWS
 from tmm_core.operations.simulation.words import Words, born_of, srvs_of, users_of
 from tmm_core.policy.config import Config
 
@@ -98,19 +99,21 @@ class Run:
         row.waiting = self._clients.waiting
         users, srvs = (np.concatenate([each[place] for each in asked_of]) for place in (1, 2))
         decisions = np.concatenate(decided)
+        sizes = np.array([each.size for each in decided])
         if self._audit is not None:
-            edges = np.cumsum([0, *(each.size for each in decided)])
+            edges = np.concatenate(([0], np.cumsum(sizes)))
             counts, units = self._tables(users, srvs, decisions, edges)
             begin = second * self._steps
             instants = [at * self._step_ns for at in range(begin, begin + self._steps)]
             self._check(counts, units, instants, srvs[decisions == Decision.THROTTLED])
-        keys = (users << 3) + (decisions << 1) + np.concatenate(let)
-        table = np.bincount(keys, minlength=self._users * 8)
+        window = np.arange(self._steps) * WINDOWS // self._steps * (self._users * 8)
+        keys = np.repeat(window, sizes) + (users << 3) + (decisions << 1) + np.concatenate(let)
+        windows = np.bincount(keys, minlength=WINDOWS * self._users * 8)
         fresh_of = np.bincount(users_of(fresh.words), minlength=self._users)
         row.fresh, row.lost = self._units(fresh.words), sum(each.size for each in lost)
         self.result.priority_fresh += int(self._priority[srvs_of(fresh.words)].sum())
         self._answered(answers, row)
-        self._close(second, row, table.reshape(self._users, 4, 2), fresh_of)
+        self._close(second, row, windows.reshape(WINDOWS, self._users, 4, 2), fresh_of)
 
     def _change(self, now: int) -> None:
         """Put the changes that are due in force."""
@@ -194,17 +197,18 @@ class Run:
         self,
         second: int,
         row: Second,
-        table: _Counts,
+        windows: _Counts,
         fresh: _Counts,
     ) -> None:
-        """Add a second: its attempts by User, decision and answer, and the new Service Requests by User."""
+        """Add a second: its attempts by part, User, decision and answer, and the new Service Requests by User."""
+        for _, config in self._changed:
+            self.result.shares.apply(config)
         self._changed.clear()
-        row.attempts = int(table.sum())
+        row.attempts = int(windows.sum())
         row.holding = self._policy.holding
         self._look((second + 1) * NS - 1, row)
-        self.result.table += table
         self.result.fresh += fresh
-        self.result.add(row, table)
+        self.result.add(row, windows)
 
     def _look(self, now: int, row: Second) -> None:
         """Note beginnings and ends of activations; of several hosts, from the first to the last."""

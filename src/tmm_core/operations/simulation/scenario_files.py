@@ -35,7 +35,8 @@ from tmm_core.policy.validation import CATEGORIES, SHARINGS, did_you_mean, shown
 __all__ = ["demo_day", "load_scenario", "shipped_scenarios"]
 
 _SCENARIOS = Path(str(resources.files("tmm_core.operations.simulation").joinpath("scenarios")))
-LONGEST_S = 14_400
+LONGEST_S = 86_400
+_STEP = 0.1  # of activation_s, the longest step
 MOST_USERS = 4000
 UNKNOWN = "(unknown)"
 
@@ -148,6 +149,14 @@ class _Reader:
         self.choose((), list(self.texts(top["policies"])), tuple(POLICIES), "policies")
         if 1000 % int(top["step_ms"]):
             self.fault(("step_ms",), f"step_ms {top['step_ms']} must divide 1000")
+        longest = parts["mechanism"]["activation_s"] * _STEP * 1000
+        if top["step_ms"] > longest:
+            # Spare capacity is given up to a backlog of twice that: what comes at once beyond it is refused.
+            self.fault(
+                ("step_ms",),
+                f"step_ms {top['step_ms']} must be at most {longest:g}, a tenth of activation_s: all of a step come at "
+                "one instant",
+            )
         sharing = parts["mechanism"]["sharing"]
         self.choose(("mechanism",), [sharing], SHARINGS, "sharing")
         if self.found:
