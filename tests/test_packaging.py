@@ -18,7 +18,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-LARGEST_WHEEL = 530_000  # bytes; the aim is 500,000 and was kept until the report and the simulator came in
+LARGEST_WHEEL = 545_000  # bytes; the aim is 500,000 and was kept until the report and the simulator came in
 #: What another extension, a type checker and the engine need at run time.
 IN_WHEEL = {
     "tmm_core/py.typed",

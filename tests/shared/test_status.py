@@ -80,6 +80,24 @@ def test_status_reads_load_state_users_and_workers(toml: Path, capsys: pytest.Ca
         assert "Northern Energy" in shown
 
 
+def test_status_and_explain_fit_a_terminal_of_80_columns(
+    toml: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.chdir(toml.parent)
+    with Mechanism.open("tmm.toml") as mechanism:
+        user, srv = mechanism.user("Northern Energy"), mechanism.srv("4.1.1")
+        start = mechanism.engine.state()["tick_at"]
+        for number in range(60_000):
+            mechanism.admit_at(user, srv, start + number * 20_000)
+        for command in (["status"], ["explain", "Northern Energy", "4.1.1"]):
+            assert main([*command, "-c", "tmm.toml"]) == 0
+            shown = capsys.readouterr().out.splitlines()
+            assert len(shown) > 7
+            # The path of the block is shown whole: it is one word, and may be of any length.
+            assert [line for line in shown if len(line) > 80 and str(toml.parent) not in line] == []
+
+
 def test_looking_changes_nothing_and_may_not_decide(toml: Path) -> None:
     with Mechanism.open(toml) as gateway:
         assert gateway.block is not None

@@ -125,6 +125,14 @@ def paragraph(text: str, indent: str = "  ") -> list[str]:
     return [line.replace("\0", " ") for line in lines]
 
 
+def fact(name: str, text: str, width: int = 11) -> list[str]:
+    """Return a named fact as lines that fit the terminal, its text in a column of its own."""
+    begin = f"  {name:<{width}} "
+    return textwrap.wrap(
+        plain(text, 1000), min(columns(), 120), initial_indent=begin, subsequent_indent=" " * len(begin)
+    )
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], paint: Paint, *, left: int = 1) -> list[str]:
     """Return the lines of a table, closer together where the terminal is narrow.
 

@@ -99,31 +99,27 @@ def run(args: argparse.Namespace) -> int:
             }
         )
         return 0
-    for line in _wrapped(explanation.sentence, ""):
+    for line in textwrap.wrap(plain(explanation.sentence, 1000), min(terminal.columns(), 120)):
         print(line)
     print()
-    print(f"  asked       {source}; the Mechanism is {'active' if active else 'inactive'}")
-    print(f"  version     {config.version}, mode {config.mode}")
-    print(f"  User        {plain(explanation.user, 200)}{_category(facts['category'])}")
-    burst = number(facts["burst_at_once"])
-    print(f"  allocation  {number(facts['allocation'])} units per second; {burst} at once from rest")
     listed = "on the priority list" if facts["priority"] else "not on the priority list"
     name = f", {facts['srv_name']}" if facts["srv_name"] else ""
-    print(f"  SRV         {plain(explanation.srv)}{name}")
-    print(f"              {listed}, cost {facts['cost']}")
-    print(f"  at worst    {facts['at_worst']}")
-    if candidate is not None:
-        for line in _wrapped(candidate["sentence"], "  candidate   "):
-            print(line)
-    for hint in hints:
-        for line in _wrapped(hint, "  note        "):
+    burst = number(facts["burst_at_once"])
+    told = [
+        ("asked", f"{source}; the Mechanism is {'active' if active else 'inactive'}"),
+        ("version", f"{config.version}, mode {config.mode}"),
+        ("User", plain(explanation.user, 200) + _category(facts["category"])),
+        ("allocation", f"{number(facts['allocation'])} units per second; {burst} at once from rest"),
+        ("SRV", plain(explanation.srv) + name),
+        ("", f"{listed}, cost {facts['cost']}"),
+        ("at worst", facts["at_worst"]),
+        *([("candidate", candidate["sentence"])] if candidate is not None else []),
+        *(("note", hint) for hint in hints),
+    ]  # fmt: skip
+    for label, text in told:
+        for line in terminal.fact(label, text):
             print(line)
     return 0
-
-
-def _wrapped(text: str, begin: str) -> list[str]:
-    width = min(terminal.columns(), 120)
-    return textwrap.wrap(plain(text, 1000), width, initial_indent=begin, subsequent_indent=" " * len(begin))
 
 
 def _facts(config: Config, user: str, srv: str) -> dict[str, Any]:

@@ -219,7 +219,7 @@ def status_lines(status: dict[str, Any], paint: terminal.Paint) -> list[str]:
     """Return the status for people."""
     counts, workers = status["counts"], status["workers"]
     decided = sum(counts.values())
-    state = paint.red("ACTIVE") if status["active"] else "inactive"
+    state = "ACTIVE" if status["active"] else "inactive"
     since = status["since"][:19].replace("T", " ")
     shares = ", ".join(
         f"{name.lower().replace('_', ' ')} {number(counts[name])} ({percent(counts[name], decided)})"
@@ -243,7 +243,9 @@ def status_lines(status: dict[str, Any], paint: terminal.Paint) -> list[str]:
         begins = f" from {allocations['effective_from']}" if allocations["effective_from"] else ""
         facts["allocations"] = f"digest {allocations['digest']}{begins}"
     lines = [paint.bold(f"tmm status {plain(str(status['block']), 200)}")]
-    lines += [f"  {name:<11}  {fact}" for name, fact in facts.items()]
+    lines += [line for name, text in facts.items() for line in terminal.fact(name, text, 12)]
+    if status["active"]:
+        lines[1] = lines[1].replace(state, paint.red(state), 1)  # after the lines were broken by their width
     if status["age_s"] > _STALE_S:
         lines.append(
             f"  nothing has been decided for {terminal.duration(status['age_s'])}: rates are of then"
@@ -264,9 +266,9 @@ def status_lines(status: dict[str, Any], paint: terminal.Paint) -> list[str]:
 
 def _candidate_lines(candidate: dict[str, Any], paint: terminal.Paint) -> list[str]:
     users = candidate["users"]
-    lines = [
-        f"  candidate allocations {candidate['version']}, without effect; Users decided otherwise: {len(users)}"
-    ]
+    lines = terminal.paragraph(
+        f"candidate allocations {candidate['version']}, without effect; Users decided otherwise: {len(users)}"
+    )
     if users:
         rows = [
             [plain(each["user"]), number(each["allocation"]), number(each["candidate"]),
@@ -275,15 +277,18 @@ def _candidate_lines(candidate: dict[str, Any], paint: terminal.Paint) -> list[s
         ]  # fmt: skip
         head = [
             "User",
-            "allocation /s",
-            "candidate /s",
+            "allocation",
+            "candidate",
             "over it",
             "while active",
             "inside it",
             "not throttled",
         ]
         lines += terminal.table(head, rows, paint)
-        lines.append("  in units; over it while active is the most it would have throttled in addition")
+        lines += terminal.paragraph(
+            "allocations in units per second, else in units; over it while active is the most it would have "
+            "throttled in addition"
+        )
         if len(users) > _SHOWN:
             lines.append(f"  and {len(users) - _SHOWN} more (--json shows all)")
     return lines
