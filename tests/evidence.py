@@ -57,7 +57,9 @@ def results(report: Path) -> dict[str, dict[str, Any]]:
             part = case.find(kind)
             if part is not None:
                 outcome, why = word, (part.get("message") or "").splitlines()[0][:200]
-        found[f"{case.get('file')}::{case.get('name')}"] = {
+        file, owner = case.get("file") or "", case.get("classname") or ""
+        inside = owner.removeprefix(file.removesuffix(".py").replace("/", ".")).lstrip(".")
+        found["::".join(filter(None, (file, *inside.split("."), case.get("name"))))] = {
             "outcome": outcome, "seconds": round(float(case.get("time") or 0), 1),
             **({"why": why} if why else {}), **({"figures": figures} if figures else {}),
         }  # fmt: skip
