@@ -90,20 +90,38 @@ def test_a_user_whose_candidate_is_its_allocation_never_differs(config: Config, 
     assert not block.engine.differences().any()
 
 
-def test_by_the_clock_too_a_candidate_that_is_the_allocation_never_differs() -> None:
-    """Each bucket is asked again before a refusal: both at the same time, or the candidate's would see a later one."""
+@pytest.mark.parametrize("costs", [{}, {"4.8.1": 3}])
+@pytest.mark.parametrize("n", [0, 1, 8, 64, 200])
+def test_by_the_clock_too_a_candidate_that_is_the_allocation_never_differs(
+    n: int, costs: dict[str, int]
+) -> None:
+    """Each bucket is asked again before a refusal: both at the same time, or the candidate's would see a later one.
+
+    In batches of `n`; 0 is `admit`.
+    """
     rates = {A: 1000.0}
     config = Config(
-        1000, 1000, allocations=rates, candidate_allocations=rates, sharing="none", activation_s=0.01
+        1000,
+        1000,
+        allocations=rates,
+        candidate_allocations=rates,
+        sharing="none",
+        activation_s=0.01,
+        costs=costs,
     )
     with Mechanism(config) as mechanism:
-        user, srv, end = mechanism.user(A), mechanism.srv("4.1.1"), time.monotonic() + 0.3
+        user, srvs = mechanism.user(A), [mechanism.srv("4.1.1"), mechanism.srv("4.8.1")]
+        users, drawn = np.full(n, user, np.uint32), np.resize(np.array(srvs, np.uint16), n)
+        end = time.monotonic() + 0.3
         while time.monotonic() < end:
-            mechanism.admit(user, srv)
-        counts = mechanism.snapshot().counts[user].sum(axis=0)
+            if n:
+                mechanism.admit_many(users, drawn)
+            else:
+                mechanism.admit(user, srvs[0])
+        units = mechanism.engine.units()[user]
         # At the edge all the time: what was admitted after the burst was admitted as soon as it conformed.
-        assert counts[Decision.WITHIN_ALLOCATION] > 1100
-        assert counts[Decision.THROTTLED] > 1000
+        assert units[Decision.WITHIN_ALLOCATION] > 1100
+        assert units[Decision.THROTTLED] > 1000
         assert differs(mechanism) == {"OVER": 0, "OVER_WHILE_ACTIVE": 0, "WITHIN": 0, "ADMITTED": 0}
 
 

@@ -113,13 +113,18 @@ cdef inline int64_t grant(int64_t* word, int64_t interval, int64_t tolerance, in
 
 cdef inline int64_t grant_in_time(int64_t* word, int64_t interval, int64_t tolerance, int64_t wanted, Batch* batch,
                                   int64_t longest_cost, SlabHead* slab) noexcept nogil:
-    """Charge a bucket as `grant` does, never refusing by a clock read a whole batch ago."""
+    """Charge a bucket as `grant` does, never refusing by a clock read a whole batch ago.
+
+    A candidate's bucket is asked again at the time the own one was: at a later one it would grant what that could not.
+    """
     cdef int64_t given = grant(word, interval, tolerance, wanted, batch.uniform, longest_cost, stamp_of(batch.now),
                                slab)
     cdef int64_t more
     if 0 <= given < wanted and batch.clock_is_ours:
+        if batch.again == 0:
+            batch.again = clock_exact()
         more = grant(word, interval, tolerance, wanted - given, batch.uniform, longest_cost,
-                     stamp_of(clock_exact()), slab)
+                     stamp_of(batch.again), slab)
         given = more if more < 0 else given + more
     return given
 
@@ -196,7 +201,9 @@ cdef inline int64_t level_now(Door* door, SlabHead* slab, Terms* terms, int64_t 
 cdef inline int ask_each(Door* door, SlabHead* slab, Terms* terms, Rule* rule, Batch* batch, uint32_t user,
                          Tally* one, int64_t cost, int64_t level) noexcept nogil:
     """Decide one request of a User whose mixed costs meet its limit inside the group."""
-    cdef int64_t now = stamp_of(clock_exact() if batch.clock_is_ours else batch.now)
+    cdef int64_t now
+    batch.again = clock_exact() if batch.clock_is_ours else batch.now
+    now = stamp_of(batch.again)
     if one.own == EACH and take(&door.words[user].tat, rule.interval, rule.tolerance, cost, terms.longest_cost,
                                 now, slab):
         return WITHIN_ALLOCATION
@@ -255,7 +262,7 @@ cdef inline int64_t grant_all(Door* door, SlabHead* slab, Workspace* work, Batch
         one = &work.tallies[user]
         units = units_of(slab, user)
         wanted = ordinary(one)
-        own = spare = 0
+        own = spare = batch.again = 0
         if not wanted:
             one.own = ALL
         else:
@@ -375,7 +382,10 @@ cdef inline int hand_to(Door* door, SlabHead* slab, Workspace* work, Batch* batc
         if outcome != THROTTLED:
             admitted[0] += cost
     if unlikely(batch.candidate) and one.ask_candidate and outcome != PRIORITY:
-        compare(door, slab, user, srv, outcome, batch.now, batch.clock_is_ours, batch.shared)
+        if one.own == EACH:
+            compare(door, slab, user, srv, outcome, batch.again, False, batch.shared)
+        else:
+            compare(door, slab, user, srv, outcome, batch.now, batch.clock_is_ours, batch.shared)
     count(count_of(door, slab, user, outcome, srv), 1, batch.shared)
     return outcome
 
@@ -404,15 +414,17 @@ cdef inline void decide_each(Door* door, SlabHead* slab, Batch* batch, int64_t s
     cdef uint32_t user, srv
     cdef int outcome
     for i in range(start, start + n):
+        batch.again = 0
         user = clamped(batch.users[i], door.user_slots)
         srv = clamped(batch.srvs[i], door.srv_slots)
         outcome = decide_at_once(door, slab, &plan, generation, user, srv, batch.now, batch.shared)
         if unlikely(outcome < 0):
-            outcome = decide_fully(door, slab, user, srv, clock_exact() if batch.clock_is_ours else batch.now,
-                                   batch.shared)
+            batch.again = clock_exact() if batch.clock_is_ours else batch.now
+            outcome = decide_fully(door, slab, user, srv, batch.again, batch.shared)
             generation = read_plan(door.control, &plan)
         if unlikely(plan.candidate != 0):
-            compare(door, slab, user, srv, outcome, batch.now, batch.clock_is_ours, batch.shared)
+            compare(door, slab, user, srv, outcome, batch.again or batch.now,
+                    batch.clock_is_ours and batch.again == 0, batch.shared)
         batch.out[i] = SPARE_CAPACITY if batch.observe and outcome == THROTTLED else outcome
 
 
