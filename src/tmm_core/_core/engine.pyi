@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, final
 
 import numpy as np
+from typing_extensions import disjoint_base
 
 from tmm_core.answers import Decision
 
@@ -109,6 +110,7 @@ class Reception:
     def ask_environ(self, environ: Any, /) -> bool | tuple[float, str] | None: ...
     def ask_message(self, message: Any, /) -> bool | tuple[float, str] | None: ...
 
+@disjoint_base
 class Entrance:
     _app: Any
     _usual: Reception
