@@ -27,6 +27,16 @@ IN_WHEEL = {
     "tmm_core/_core/engine.pxd",
     "tmm_core/_core/engine.pyi",
 }
+ONE_DECISION = """
+import tmm_core._core.engine as engine
+from tmm_core import Config, Decision, Mechanism
+
+mechanism = Mechanism(Config(system_capacity=25, operating_threshold=20, allocations={"A": 1.0}), start=0)
+decision = mechanism.admit_at(mechanism.user("A"), mechanism.srv("4.1.1"), 1)
+assert decision == Decision.WITHIN_ALLOCATION, decision
+print(engine.__file__)
+"""
+GENERATED = (".c", ".cpp", ".so", ".pyd", ".pyc", ".o", ".log")
 
 
 def needed_to_cimport(door: str) -> set[str]:
@@ -38,18 +48,6 @@ def needed_to_cimport(door: str) -> set[str]:
         path = f"{folder}/{name[1:]}.pxd" if name.startswith(".") else f"{name.replace('.', '/')}.pxd"
         found |= needed_to_cimport(path)
     return found
-
-
-ONE_DECISION = """
-import tmm_core._core.engine as engine
-from tmm_core import Config, Decision, Mechanism
-
-mechanism = Mechanism(Config(system_capacity=25, operating_threshold=20, allocations={"A": 1.0}), start=0)
-decision = mechanism.admit_at(mechanism.user("A"), mechanism.srv("4.1.1"), 1)
-assert decision == Decision.WITHIN_ALLOCATION, decision
-print(engine.__file__)
-"""
-GENERATED = (".c", ".cpp", ".so", ".pyd", ".pyc", ".o", ".log")
 
 
 def run(*command: str | Path, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -35,13 +35,12 @@ cdef inline int check_array(array, str name, int number, str dtype) except -1:
     return 0
 
 
-cdef inline int64_t first_beyond(Batch* batch, uint32_t users, uint32_t srvs) noexcept nogil:
-    """Index of the first request with a slot that does not exist; -1 if there is none. Sets the batch's limits."""
+cdef inline int64_t first_beyond(Batch* batch) noexcept nogil:
+    """Index of the first request with a slot that is not below the limits; -1 if there is none."""
+    cdef uint32_t users = batch.user_limit, srvs = batch.srv_limit
     cdef uint32_t top = 0
     cdef uint16_t number = 0, last = <uint16_t>(min(srvs, <uint32_t>ANY_SRV) - 1)
     cdef int64_t i
-    batch.user_limit = users
-    batch.srv_limit = srvs
     # A sign bit tells of an index above the last one: a comparison of unsigned numbers is slow on old vector units.
     for i in range(batch.n):
         top |= batch.users[i] | (users - 1 - batch.users[i])

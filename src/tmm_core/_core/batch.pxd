@@ -187,6 +187,15 @@ cdef inline void grant_candidate(Door* door, SlabHead* slab, Batch* batch, uint3
         one.own = PLENTY
 
 
+cdef inline void compare_in_time(Door* door, SlabHead* slab, Batch* batch, uint32_t user, uint32_t srv,
+                                 int outcome) noexcept nogil:
+    """Ask the candidate's bucket about one request, at the time at which the own one was asked."""
+    if batch.again:
+        compare(door, slab, user, srv, outcome, batch.again, False, batch.shared)
+    else:
+        compare(door, slab, user, srv, outcome, batch.now, batch.clock_is_ours, batch.shared)
+
+
 cdef inline int64_t level_now(Door* door, SlabHead* slab, Terms* terms, int64_t now) noexcept nogil:
     """The level of a whole group: -1 where everything left is admitted, 0 where nothing is."""
     if not active(door.control):
@@ -370,6 +379,7 @@ cdef inline int hand_to(Door* door, SlabHead* slab, Workspace* work, Batch* batc
     cdef Tally* one = &work.tallies[user]
     cdef int64_t cost
     cdef int outcome
+    batch.again = 0
     if work.answers[srv] == PRIORITY:
         outcome = PRIORITY
     elif one.own != EACH and one.spare != EACH:
@@ -382,10 +392,7 @@ cdef inline int hand_to(Door* door, SlabHead* slab, Workspace* work, Batch* batc
         if outcome != THROTTLED:
             admitted[0] += cost
     if unlikely(batch.candidate) and one.ask_candidate and outcome != PRIORITY:
-        if one.own == EACH:
-            compare(door, slab, user, srv, outcome, batch.again, False, batch.shared)
-        else:
-            compare(door, slab, user, srv, outcome, batch.now, batch.clock_is_ours, batch.shared)
+        compare_in_time(door, slab, batch, user, srv, outcome)
     count(count_of(door, slab, user, outcome, srv), 1, batch.shared)
     return outcome
 
@@ -423,8 +430,7 @@ cdef inline void decide_each(Door* door, SlabHead* slab, Batch* batch, int64_t s
             outcome = decide_fully(door, slab, user, srv, batch.again, batch.shared)
             generation = read_plan(door.control, &plan)
         if unlikely(plan.candidate != 0):
-            compare(door, slab, user, srv, outcome, batch.again or batch.now,
-                    batch.clock_is_ours and batch.again == 0, batch.shared)
+            compare_in_time(door, slab, batch, user, srv, outcome)
         batch.out[i] = SPARE_CAPACITY if batch.observe and outcome == THROTTLED else outcome
 
 

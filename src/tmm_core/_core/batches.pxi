@@ -1,5 +1,18 @@
 # Decisions that are more than one call of `decide`: batches, and refusals with their grounds. Part of engine.pyx.
 
+cdef int check_slots(Engine self, Batch* batch) except -1:
+    """Refuse slots that do not exist, before anything is decided; the batch's limits say which do."""
+    cdef int64_t index
+    batch.user_limit, batch.srv_limit = self.guard.users, self.srvs
+    index = first_beyond(batch)
+    while index >= 0:
+        self.refuse_slots(batch.users[index], batch.srvs[index], index)
+        # Added meanwhile by another process.
+        batch.user_limit = self.guard.users
+        index = first_beyond(batch)
+    return 0
+
+
 cdef int run_batch(Engine self, Batch* batch) except -1:
     """Run a batch: on a slab of its own without the GIL, or on the process's slab."""
     cdef Settings* settings = self.settings_now()

@@ -185,7 +185,6 @@ cdef class Engine:
         *Thread-safe.* Releases the GIL from 64 requests on.
         """
         cdef Batch batch
-        cdef int64_t index
         if out is None:
             if not cnp.PyArray_Check(users):
                 raise TypeError(f"users must be an ndarray of uint32, found {type(users).__name__}")
@@ -198,10 +197,7 @@ cdef class Engine:
         batch.now = clock_exact() if now is None else now
         if self.guard.users == 0:
             self.ready()
-        index = first_beyond(&batch, self.guard.users, self.srvs)
-        while index >= 0:
-            self.refuse_slots(batch.users[index], batch.srvs[index], index)
-            index = first_beyond(&batch, self.guard.users, self.srvs)
+        check_slots(self, &batch)
         self.tick_if_due(self.slab, batch.now)
         run_batch(self, &batch)
         return out

@@ -1,6 +1,5 @@
 # The reception of gateways, part of engine.pyx: the usual request of a known User, admitted in one call.
 
-cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_CheckExact
 from cpython.unicode cimport PyUnicode_CheckExact, PyUnicode_DecodeLatin1
@@ -115,7 +114,6 @@ cdef object outcome_of(Gate gate, uint32_t number):
         return None  # closed meanwhile: whoever is asked next comes to the same, and says so
 
 
-@cython.auto_pickle(False)
 cdef class Reception:
     """Decide on the usual request at once; say None to all else, with nothing written. *Thread-safe.*
 
@@ -237,7 +235,6 @@ cdef class Reception:
         return outcome_of(<Gate>found, number)
 
 
-@cython.auto_pickle(False)
 cdef class Entrance:
     """An ASGI application that lets the usual request in at once, and leaves all else to its `_unusual`.
 

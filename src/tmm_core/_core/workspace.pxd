@@ -118,7 +118,7 @@ cdef struct Batch:
     uint32_t user_limit             # every User's slot lies below it
     uint32_t srv_limit              # every SRV's slot lies below it
     int64_t now                     # ns
-    int64_t again                   # at which this User's own bucket was asked once more, ns; 0: it was not
+    int64_t again                   # at which the own bucket was last asked, ns; 0: at `now` alone
     bint clock_is_ours
     bint shared
     bint uniform
