@@ -12,7 +12,8 @@ from tmm_core import Decision, Mechanism
 from tmm_core.operations.cli import main
 from tmm_core.operations.simulate import simulate
 from tmm_core.operations.simulation import policies
-from tmm_core.operations.simulation.arrivals import Arrivals, Fresh
+from tmm_core.operations.simulation.arrivals import Arrivals, Fresh, Requests
+from tmm_core.operations.simulation.checks import checks
 from tmm_core.operations.simulation.open_run import OpenRun, run_of
 from tmm_core.operations.simulation.result import PolicyResult
 from tmm_core.operations.simulation.run import Run
@@ -37,6 +38,18 @@ def results(scenario: Scenario, *runs: Run) -> list[PolicyResult]:
             fresh = arrivals.second(second)
             for run in runs:
                 run.second(second, fresh)
+    return [run.finish() for run in runs]
+
+
+def results_of(scenario: Scenario, together: int, *runs: Run) -> list[PolicyResult]:
+    """As `results`, so many seconds at a time."""
+    with Mechanism(scenario.config, start=0) as mechanism:
+        arrivals = Arrivals(scenario, mechanism.user, mechanism.srv)
+        for first in range(0, scenario.seconds, together):
+            end = min(first + together, scenario.seconds)
+            freshes = [arrivals.second(second) for second in range(first, end)]
+            for run in runs:
+                run.seconds(first, freshes)
     return [run.finish() for run in runs]
 
 
@@ -67,6 +80,8 @@ VARIANTS = {
         s, faults=(Fault("outage", 1.3, 2.0), Fault("slow", 20.0, 3.5, 0.3))
     ),
     "new allocations": lambda s: replace(s, changes=(Change(7.13, ("Flood 01",), 0.2), Change(9, ("*",), 0.5))),
+    "an early change": lambda s: replace(s, changes=(Change(1.53, ("Calm",), 0.1),)),
+    "short steps": lambda s: replace(s, step_ms=10),
     "costs": lambda s: replace(s, config=replace(s.config, costs={"8.2": 3, "4.8.1": 2})),
     "very little backlog": lambda s: replace(s, config=replace(s.config, activation_s=0.02)),
 }  # fmt: skip
@@ -74,19 +89,19 @@ VARIANTS = {
 
 def test_the_new_requests_of_a_second_are_in_the_order_of_time_or_of_steps() -> None:
     random = np.random.default_rng(1)
-    times = random.integers(0, 1 << 24, 20_000, dtype=np.uint64)
-    times[10_000:] = times[:10_000] & np.uint64(0xFFFF00)  # some at the same time
+    times = random.integers(0, 1 << 24, 20_000, dtype=np.uint32)
+    times[10_000:] = times[:10_000] & np.uint32(0xFFFF00)  # some at the same time
     codes = random.integers(0, 1 << 20, 20_000, dtype=np.uint32)
-    fresh = Fresh(codes, times << np.uint64(40) | np.arange(20_000, dtype=np.uint64), 50, 700)
+    fresh = Fresh(codes, times, 50, 700)
     order = np.argsort(times, kind="stable")
-    step = (times[order] * np.uint64(50)).astype(np.int64) >> 24
+    step = (times[order].astype(np.int64) * 50) >> 24
     assert np.array_equal(fresh.words, step + 700 << 28 | codes[order].astype(np.int64) << 8)
     assert fresh.edges == [0, *np.cumsum(np.bincount(step, minlength=50)).tolist()]
     asked = fresh.grouped
     found = np.stack([np.repeat(np.arange(50), np.diff(fresh.edges)), asked.users, asked.srvs])
     expected = np.stack([step, codes[order] >> 8, codes[order] & 0xFF])
     assert np.array_equal(found, expected[:, np.lexsort(expected[::-1])])
-    other = Fresh(codes, times << np.uint64(40), 50, 700)
+    other = Fresh(codes, times, 50, 700)
     assert other.edges == fresh.edges and np.array_equal(other.grouped.users, asked.users)
 
 
@@ -105,6 +120,49 @@ def test_arrays_give_what_single_steps_give(
         assert one.refused(Decision.THROTTLED) > 1000
     if (variant, policy) == ("a DSP that fails", "none"):
         assert one.failures > 0 and one.wasted > 0
+
+
+@pytest.mark.parametrize("policy", ["none", "fair"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_seconds_counted_together_give_what_each_on_its_own_gives(
+    variant: str, policy: str, small: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scenario = VARIANTS[variant](small)
+    (one,) = results(scenario, OpenRun(policy, scenario))
+    together: list[int] = []
+    run_calm = OpenRun._run_calm
+
+    def watched(run: OpenRun, first: int, freshes: list[Fresh]) -> None:
+        together.extend(range(first, first + len(freshes)))
+        run_calm(run, first, freshes)
+
+    monkeypatch.setattr(OpenRun, "_run_calm", watched)
+    (other,) = results_of(scenario, 9, OpenRun(policy, scenario))
+    same(one, other)
+    assert (len(together) > scenario.seconds // 8) == (variant not in ("costs", "very little backlog"))
+    assert not {int(change.at_s) for change in scenario.changes} & set(together), "to the step"
+    rows = [other.rows[second] for second in together]
+    assert not any(row.active or row.refused or row.wait_s for row in rows)
+    assert all(row.answered == row.attempts for row in rows)
+
+
+def test_a_refusal_in_a_calm_second_is_found(small: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that throttles while inactive, and inside the allocation."""
+    decide = OpenRun._decide
+
+    def wrong(run: OpenRun, asked: Requests, edges: list[int], instants: list[int]) -> object:
+        decisions = decide(run, asked, edges, instants)
+        decisions[np.flatnonzero(decisions == Decision.WITHIN_ALLOCATION)[:1]] = Decision.THROTTLED
+        return decisions
+
+    monkeypatch.setattr(OpenRun, "_decide", wrong)
+    monkeypatch.setattr(np, "array_equal", lambda *_: True)  # or its own counts would tell
+    scenario = replace(small, seconds=3)
+    (result,) = results_of(scenario, 3, OpenRun("fair", scenario))
+    assert not result.activations
+    assert result.throttled_while_inactive == result.refused(Decision.THROTTLED) == 3
+    assert result.audit is not None and result.audit.within_throttled > 0
+    assert {check.name for check in checks(result) if check.holds is False} >= {"P1", "P3"}
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,8 @@ from tmm_core.operations.simulation.words import srvs_of, users_of
 
 __all__ = ["Simulation", "simulate"]
 
+_TOGETHER_S = 10  # seconds that are given to runs at once where nothing is sent again
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Simulation:
@@ -80,13 +82,15 @@ def simulate(
     # Where nothing is sent again and allocations stay, an open run asks the same of the same buckets.
     told = next((run for run in runs if isinstance(run, OpenRun) and not scenario.changes), None)
     with demand, closing(Arrivals(scenario, demand.user, demand.srv)) as arrivals:
-        for second in range(scenario.seconds):
-            fresh = arrivals.second(second)
+        together = _TOGETHER_S if scenario.is_open else 1
+        for first in range(0, scenario.seconds, together):
+            end = min(first + together, scenario.seconds)
+            freshes = [arrivals.second(second) for second in range(first, end)]
             if told is None:
-                above += _above(demand, fresh, second, scenario)
+                above += sum(_above(demand, *each, scenario) for each in enumerate(freshes, first))
             for run in runs:
-                run.second(second, fresh)
-            progress(second + 1)
+                run.seconds(first, freshes)
+            progress(end)
     if told is not None:
         above = told.result.table[:, : Decision.WITHIN_ALLOCATION].sum(axis=(1, 2))
     inside = [user.name for place, user in enumerate(scenario.users, 1) if not above[place]]
@@ -94,7 +98,7 @@ def simulate(
 
 
 def _above(
-    demand: Mechanism, fresh: Fresh, second: int, scenario: Scenario
+    demand: Mechanism, second: int, fresh: Fresh, scenario: Scenario
 ) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Return how many of a second's new Service Requests are above the allocation, by User."""
     users, srvs = users_of(fresh.words), srvs_of(fresh.words)

@@ -14,7 +14,7 @@ import numpy as np
 from tmm_core.operations.simulation.mixes import SRV_BITS, srv_table
 from tmm_core.operations.simulation.replayed import Replayed, replayed
 from tmm_core.operations.simulation.scenario import Scenario
-from tmm_core.operations.simulation.streams import Raw, Stream, Streams
+from tmm_core.operations.simulation.streams import Stream, Streams
 from tmm_core.operations.simulation.words import BORN, SRV, TIME_BITS, Words
 
 __all__ = ["Arrivals", "Fresh", "Requests"]
@@ -24,6 +24,7 @@ _U = np.uint64
 _STEP = 20  # place of the step's number above a code; a second has at most 1000
 
 _Codes = np.ndarray[Any, np.dtype[np.uint32]]
+_Times = np.ndarray[Any, np.dtype[np.uint32]]
 
 
 class Requests(NamedTuple):
@@ -40,17 +41,17 @@ class Fresh:
     ----------
     codes : ndarray of uint32, shape (n,)
         User slot << 8 | SRV.
-    raw : ndarray of uint64, shape (n,)
-        The time within the second in the highest bits.
+    times : ndarray of uint32, shape (n,)
+        Within the second, in units of 2**-`TIME_BITS`.
     steps : int
         Of a second.
     first_step : int
     """
 
-    __slots__ = ("_codes", "_edges", "_first", "_grouped", "_raw", "_steps", "_words")
+    __slots__ = ("_codes", "_edges", "_first", "_grouped", "_steps", "_times", "_words")
 
-    def __init__(self, codes: _Codes, raw: Raw, steps: int, first_step: int) -> None:
-        self._codes, self._raw, self._steps, self._first = codes, raw, steps, first_step
+    def __init__(self, codes: _Codes, times: _Times, steps: int, first_step: int) -> None:
+        self._codes, self._times, self._steps, self._first = codes, times, steps, first_step
         self._edges: list[int] | None = None
         self._grouped: Requests | None = None
         self._words: Words | None = None
@@ -59,8 +60,8 @@ class Fresh:
     def words(self) -> Words:
         """The words of all, in the order of time."""
         if self._words is None:
-            order = _by_time(self._raw)
-            step = _steps_of(self._raw[order], self._steps)
+            order = _by_time(self._times)
+            step = _steps_of(self._times[order], self._steps)
             if self._edges is None:
                 self._edges = np.searchsorted(step, np.arange(self._steps + 1)).tolist()
             self._words = (step.astype(np.int64) + self._first) << BORN
@@ -71,7 +72,8 @@ class Fresh:
     def grouped(self) -> Requests:
         """User slots and SRV numbers in the order of steps, Users and SRVs: several times faster than that of time."""
         if self._grouped is None:
-            keys = _steps_of(self._raw, self._steps) << _STEP
+            keys = _steps_of(self._times, self._steps)
+            keys <<= _STEP
             keys |= self._codes
             keys.sort()
             if self._edges is None:
@@ -134,11 +136,12 @@ class Arrivals:
         srv += raw & _U((1 << SRV_BITS) - 1)
         codes = np.repeat(self._slots[which], counts)  # User slot << 8 | SRV
         codes |= self._tables.take(srv.view(np.int64))
+        times = (raw >> _U(64 - TIME_BITS)).astype(np.uint32)
         for each in self._replayed:
-            words, times = each.second(second)
+            words, their_times = each.second(second)
             codes = np.concatenate([codes, (words >> SRV).astype(np.uint32)])
-            raw = np.concatenate([raw, times << _U(64 - TIME_BITS)])
-        return Fresh(codes, raw, self._steps, second * self._steps)
+            times = np.concatenate([times, their_times.astype(np.uint32)])
+        return Fresh(codes, times, self._steps, second * self._steps)
 
     def close(self) -> None:
         """Close the files that are replayed. Harmless when repeated."""
@@ -146,13 +149,17 @@ class Arrivals:
             each.close()
 
 
-def _steps_of(raw: Raw, steps: int) -> _Codes:
+def _steps_of(times: _Times, steps: int) -> _Codes:
     """Return the steps of times within a second."""
-    return (((raw >> _U(64 - TIME_BITS)) * _U(steps)) >> _U(TIME_BITS)).astype(np.uint32)
+    if steps > 1 << 32 - TIME_BITS:
+        return ((times.astype(np.uint64) * _U(steps)) >> _U(TIME_BITS)).astype(np.uint32)
+    found: _Codes = times * np.uint32(steps)
+    found >>= TIME_BITS
+    return found
 
 
-def _by_time(raw: Raw) -> np.ndarray[Any, np.dtype[np.intp]]:
-    """Return the order of time, the highest 24 bits, and of their places where it is the same."""
+def _by_time(times: _Times) -> np.ndarray[Any, np.dtype[np.intp]]:
+    """Return the order of times, and of their places where they are the same."""
     # Two stable passes over short words: NumPy sorts these by digits, several times faster than whole words.
-    order = np.argsort((raw >> _U(40)).astype(np.uint8), kind="stable")
-    return order[np.argsort((raw >> _U(48)).astype(np.uint16)[order], kind="stable")]
+    order = np.argsort(times.astype(np.uint8), kind="stable")
+    return order[np.argsort((times >> 8).astype(np.uint16)[order], kind="stable")]

@@ -100,6 +100,10 @@ class Dsp:
         """Tell whether it has failed and not yet started again."""
         return step < self._down_until
 
+    def is_idle(self, step: int, most: int) -> bool:
+        """Tell whether nothing waits, and up to so many of one unit each are all answered in the step they come in."""
+        return not self._queue and not self.is_down(step) and most <= int(self._capacity * self._step_s)
+
     def unanswered(self) -> int:
         """Service Requests that wait, and whose senders still do."""
         return sum(chunk.words.size - chunk.head for chunk in self._queue if not chunk.late)
@@ -160,7 +164,7 @@ class Dsp:
         if any(chunk.late for chunk in self._queue):
             return None
         each_step = self._capacity * self._step_s
-        if not self.waiting and sizes.max() <= int(each_step):
+        if self.is_idle(first, int(sizes.max())):
             return ServedSecond(int(sizes.sum()), 0.0, np.array([0, sizes.sum()]))  # all within their step
         strained = min(terms.strain_s, terms.queue_s) * self._capacity
         waiting, credit, highest = self.waiting, self._credit, 0.0

@@ -6,12 +6,17 @@ the other and only then given to the DSP, and the tallies are made once for the 
 While the Mechanism sleeps nothing is refused, and an instant a little early makes no difference to anybody. So in a
 second in which the load stays below the threshold, `QUIET_MS` are decided at one instant, their beginning. In any
 other, and while the Mechanism is active, each step is. Decision 0045 says what that changes in the result.
+
+Such seconds in which the DSP answers all in the step it comes in are calm. They are decided one after the other, but
+checked and counted together: most of what a second costs beside its Service Requests is paid once for all of them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from operator import sub
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -38,6 +43,20 @@ _Bools = np.ndarray[Any, np.dtype[np.bool_]]
 _Decisions = np.ndarray[Any, np.dtype[np.uint8]]
 
 
+class _Decided(NamedTuple):
+    """A second that is decided: by instants, each the beginning of the steps from one cut to the next."""
+
+    second: int
+    fresh: Fresh
+    asked: Requests
+    cuts: list[int]
+    instants: list[int]
+    decisions: _Decisions
+    counts: _Counts
+    units: np.ndarray[Any, Any]
+    row: Second
+
+
 def run_of(name: str, scenario: Scenario) -> Run:
     """Return the run of a policy: an `OpenRun` where nothing comes back."""
     is_open = scenario.is_open and name in _POLICIES and scenario.hosts == 1
@@ -61,35 +80,88 @@ class OpenRun(Run):
         self._far_s = config.activation_s / 10
         self._most_in_a_step = _BELOW * config.operating_threshold * scenario.step_ms / 1000
 
+    def seconds(self, first: int, freshes: Sequence[Fresh]) -> None:
+        """Run seconds one after the other; calm ones are counted together."""
+        at = 0
+        while at < len(freshes):
+            calm = self._calm(first + at, freshes[at:])
+            if calm:
+                self._run_calm(first + at, freshes[at : at + calm])
+            else:
+                self.second(first + at, freshes[at])
+            at += calm or 1
+
     def second(self, second: int, fresh: Fresh) -> None:
         """Run one second; called for each in turn with the same new Service Requests for all policies."""
-        quiet = self._is_quiet(second, fresh)
+        self._settle(self._decided(second, fresh, self._quiet(second, [fresh]) > 0))
+
+    def _decided(self, second: int, fresh: Fresh, quiet: bool) -> _Decided:
+        """Decide on a second."""
         # Where nothing is refused, only the Users' own order counts, and one unit is like another.
         asked = fresh.grouped if quiet else Requests(users_of(fresh.words), srvs_of(fresh.words))
         cuts = list(range(0, self._steps, self._quiet_steps if quiet else 1))
         edges = [*(fresh.edges[cut] for cut in cuts), asked.users.size]
-        instants = self._instants(second, [*cuts, self._steps])
+        instants = self._instants(second, cuts)
         decisions = self._decide(asked, edges, instants)
+        row = Second()
+        self._look((second + 1) * NS - 1, row)
         counts, units = self._tables(*asked, decisions, np.array(edges))
-        in_all = counts.sum(axis=0)
-        refused = int(in_all[:, Decision.THROTTLED].sum()) if self._policy.acts else 0
+        return _Decided(second, fresh, asked, cuts, instants, decisions, counts, units, row)
+
+    def _settle(self, decided: _Decided) -> None:
+        """Check a second, let the DSP work, and count it."""
+        fresh, asked, decisions, row = decided.fresh, decided.asked, decided.decisions, decided.row
+        in_all = decided.counts.sum(axis=0)
+        refused = self._refused(in_all)
         if self._audit is not None:
             throttled = asked.srvs[decisions == Decision.THROTTLED] if refused else asked.srvs[:0]
-            self._check(counts, units, instants, throttled)
+            self._check(decided.counts, decided.units, decided.instants, throttled)
+        table = self._by_answer(in_all)
+        row.fresh = row.offered = float(decided.units.sum())
+        row.refused = row.lost = refused
+        self.result.priority_fresh += int(in_all[:, Decision.PRIORITY].sum())
+        through = decisions != Decision.THROTTLED if refused else None
+        if not self._serve_quietly(decided.second, fresh, through, table[:, :, 1], row):
+            self._serve_each_step(decided.second, fresh, through, row)
+        windows = self._windows(decided.counts, decided.cuts) if refused else table[np.newaxis]
+        self._close(row, windows, in_all.sum(axis=1))
+
+    def _run_calm(self, first: int, freshes: Sequence[Fresh]) -> None:
+        """Run calm seconds."""
+        seconds = [self._decided(second, fresh, True) for second, fresh in enumerate(freshes, first)]
+        counts = np.concatenate([each.counts for each in seconds])
+        in_all = counts.sum(axis=0)
+        if self._refused(in_all):  # a defect, for the checks to find
+            for each in seconds:
+                self._settle(each)
+            return
+        if self._audit is not None:
+            instants = [at for each in seconds for at in each.instants]
+            self._check(counts, counts, instants, seconds[0].asked.srvs[:0])
+        for each in seconds:
+            row, size = each.row, each.decisions.size
+            row.attempts = row.answered = size
+            row.fresh = row.offered = row.through = row.admitted = float(size)
+        result, fresh_of = self.result, in_all.sum(axis=1)
+        result.fresh += fresh_of
+        result.answered += fresh_of
+        priority = int(in_all[:, Decision.PRIORITY].sum())
+        result.priority_fresh += priority
+        result.priority_answered += priority
+        result.waits.add_counts(np.array([0, fresh_of.sum()]))  # within their step
+        result.add_calm([each.row for each in seconds], self._by_answer(in_all))
+
+    def _refused(self, in_all: _Counts) -> int:
+        """Return how many were refused of what was asked, by User and `Decision`."""
+        return int(in_all[:, Decision.THROTTLED].sum()) if self._policy.acts else 0
+
+    def _by_answer(self, in_all: _Counts) -> _Counts:
+        """Return attempts by User, `Decision` and whether they were let through."""
         table = np.zeros((self._users, 4, 2), dtype=np.int64)
         table[:, :, 1] = in_all
         if self._policy.acts:
             table[:, Decision.THROTTLED] = table[:, Decision.THROTTLED, ::-1]
-        row = Second()
-        row.fresh = row.offered = float(units.sum())
-        row.refused = row.lost = refused
-        self.result.priority_fresh += int(in_all[:, Decision.PRIORITY].sum())
-        through = decisions != Decision.THROTTLED if refused else None
-        if not self._serve_quietly(second, fresh, through, table[:, :, 1], row):
-            self._serve_each_step(second, fresh, through, row)
-        self._close(
-            second, row, self._windows(counts, cuts) if refused else table[np.newaxis], in_all.sum(axis=1)
-        )
+        return table
 
     def _windows(self, counts: _Counts, cuts: list[int]) -> _Counts:
         """Return the attempts of a second with refusals, in equal parts of it, by User, `Decision` and answer."""
@@ -102,26 +174,41 @@ class OpenRun(Run):
 
     # --- decisions
 
-    def _is_quiet(self, second: int, fresh: Fresh) -> bool:
-        """Tell whether the Mechanism sleeps, and no instant of this second takes the backlog near to waking it."""
-        begin = second * NS
+    def _quiet(self, first: int, freshes: Sequence[Fresh]) -> int:
+        """Return in how many seconds from the first the Mechanism sleeps, and no instant takes the backlog near to
+        waking it.
+        """
         if self._quiet_steps == 1 or self._costs is not None:
-            return False
-        if self._changes and self._changes[0].at_s < second + 1:
-            return False
-        state = self._mechanism.engine.state(begin)
-        if state["active"]:
-            return False
-        if state["backlog"] > self._far_s * _STAMP:
-            return False
-        edges, most = fresh.edges, self._most_in_a_step
+            return 0
+        state = self._mechanism.engine.state(first * NS)
+        if state["active"] or state["backlog"] > self._far_s * _STAMP:
+            return 0
+        # What stays below the threshold leaves less of a backlog than it found.
+        end = first + len(freshes)
+        if self._changes:
+            end = min(end, int(self._changes[0].at_s))
+        most = self._most_in_a_step
         cuts = [*range(0, self._steps, self._quiet_steps), self._steps]
-        return all(edges[end] - edges[cut] <= most * (end - cut) for cut, end in pairwise(cuts))
+        for second, fresh in zip(range(first, end), freshes, strict=False):
+            edges = fresh.edges
+            if any(edges[to] - edges[cut] > most * (to - cut) for cut, to in pairwise(cuts)):
+                return second - first
+        return max(0, end - first)
+
+    def _calm(self, first: int, freshes: Sequence[Fresh]) -> int:
+        """Return how many seconds from the first are quiet, without a fault, and with no step too much for the DSP."""
+        calm = 0
+        for second, fresh in zip(range(first, first + self._quiet(first, freshes)), freshes, strict=False):
+            most = max(map(sub, fresh.edges[1:], fresh.edges))
+            if self._is_faulty(second) or not self._dsp.is_idle(second * self._steps, most):
+                break
+            calm += 1
+        return calm
 
     def _instants(self, second: int, cuts: list[int]) -> list[int]:
         """Return the instant of each run of steps: its beginning."""
         zero, step_ns = second * self._steps, self._step_ns
-        return [(zero + cut) * step_ns for cut in cuts[:-1]]
+        return [(zero + cut) * step_ns for cut in cuts]
 
     def _decide(self, asked: Requests, edges: list[int], instants: list[int]) -> _Decisions:
         """Decide on all, as many at each instant as there are between two edges."""
@@ -137,14 +224,17 @@ class OpenRun(Run):
 
     # --- the DSP
 
+    def _is_faulty(self, second: int) -> bool:
+        """Tell whether the DSP has a fault in a second."""
+        faults = self._scenario.faults
+        return any(fault.at_s < second + 1 and second < fault.at_s + fault.lasts_s for fault in faults)
+
     def _serve_quietly(
         self, second: int, fresh: Fresh, through: _Bools | None, table: _Counts, row: Second
     ) -> bool:
         """Let the DSP answer all of a second; False, and nothing is done, where that takes a closer look."""
         first = second * self._steps
-        if self._costs is not None or any(
-            fault.at_s < second + 1 and second < fault.at_s + fault.lasts_s for fault in self._scenario.faults
-        ):
+        if self._costs is not None or self._is_faulty(second):
             return False
         before = self._dsp.queued()
         edges = np.array(fresh.edges)

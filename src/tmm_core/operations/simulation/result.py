@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -146,6 +147,11 @@ class PolicyResult:
             self.throttled_while_inactive += int(table[:, Decision.THROTTLED, 0].sum())
         if row.active_throughout or not self.activations:
             self.shares.add(windows)
+
+    def add_calm(self, rows: Sequence[Second], table: _Counts) -> None:
+        """Add seconds in which nothing was refused, and all their attempts by User, decision and answer."""
+        self.rows += rows
+        self.table += table
 
     # --- in all
 

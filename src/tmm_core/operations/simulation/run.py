@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,11 @@ class Run:
         self._was_active = False
         self.result = PolicyResult(name, snapshot.users, scenario)
 
+    def seconds(self, first: int, freshes: Sequence[Fresh]) -> None:
+        """Run seconds one after the other."""
+        for second, fresh in enumerate(freshes, first):
+            self.second(second, fresh)
+
     def second(self, second: int, fresh: Fresh) -> None:
         """Run one second; called for each in turn with the same new Service Requests for all policies."""
         row = Second()
@@ -113,7 +119,8 @@ class Run:
         row.fresh, row.lost = self._units(fresh.words), sum(each.size for each in lost)
         self.result.priority_fresh += int(self._priority[srvs_of(fresh.words)].sum())
         self._answered(answers, row)
-        self._close(second, row, windows.reshape(WINDOWS, self._users, 4, 2), fresh_of)
+        self._look((second + 1) * NS - 1, row)
+        self._close(row, windows.reshape(WINDOWS, self._users, 4, 2), fresh_of)
 
     def _change(self, now: int) -> None:
         """Put the changes that are due in force."""
@@ -193,20 +200,13 @@ class Run:
         self.result.answered += np.bincount(users_of(words), minlength=self._users)
         self.result.priority_answered += int(self._priority[srvs_of(words)].sum())
 
-    def _close(
-        self,
-        second: int,
-        row: Second,
-        windows: _Counts,
-        fresh: _Counts,
-    ) -> None:
+    def _close(self, row: Second, windows: _Counts, fresh: _Counts) -> None:
         """Add a second: its attempts by part, User, decision and answer, and the new Service Requests by User."""
         for _, config in self._changed:
             self.result.shares.apply(config)
         self._changed.clear()
         row.attempts = int(windows.sum())
         row.holding = self._policy.holding
-        self._look((second + 1) * NS - 1, row)
         self.result.fresh += fresh
         self.result.add(row, windows)
 

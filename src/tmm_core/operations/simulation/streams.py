@@ -103,19 +103,21 @@ class Streams:
             self._draw_ahead(number)
         rates = self._rates * self._factors(second)
         found = np.flatnonzero(rates > 0)
-        rates = rates[found] * (self._least[found] + self._twice[found] * self._draws(found))
-        counts = (rates + self._draws(found)).astype(np.int64)
-        begins = self._at[found]
+        at, words = self._at[found], self._words
+        wander, round_up = uniform(words[np.array([at, at + 1])])
+        rates = rates[found] * (self._least[found] + self._twice[found] * wander)
+        counts = (rates + round_up).astype(np.int64)
+        begins = at + 2
         ends = begins + counts
         self._at[found] = ends
-        words = self._words
-        parts = [words[begin:end] for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)]
+        parts = list(map(words.__getitem__, map(slice, begins.tolist(), ends.tolist())))
         return found, counts, np.concatenate(parts) if parts else words[:0]
 
     def _draw_ahead(self, number: int) -> None:
         begin, at, end = self._begin[number], int(self._at[number]), int(self._end[number])
-        fresh = self._sources[number].random_raw(at - begin)
-        self._words[begin:end] = np.concatenate([self._words[at:end], fresh])
+        left = begin + end - at
+        self._words[begin:left] = self._words[at:end]
+        self._words[left:end] = self._sources[number].random_raw(at - begin)
         self._at[number] = begin
 
     def _draws(self, which: Ints) -> Floats:
