@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from measure import side_by_side
+from measure import MANY, side_by_side
 
 from conftest import config_of, traffic
 from tmm_core import Mechanism
@@ -26,7 +26,7 @@ def beside_swaps(floors: Any, mechanism: Mechanism, n: int, users: int) -> dict[
         for _ in range(repeats):
             floors.swaps(words, drawn)
 
-    took = side_by_side({"ours": (ours, n * repeats), "swaps": (swaps, n * repeats)})
+    took = side_by_side({"ours": (ours, n * repeats), "swaps": (swaps, n * repeats)}, rounds=MANY // 4)
     assert (out >= 2).all(), "everybody stayed inside the allocation"
     return took
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from measure import calls, side_by_side
+from measure import MANY, calls, side_by_side
 
 from conftest import config_of, traffic
 from tmm_core import Mechanism
@@ -54,6 +54,6 @@ def test_quick_candidate_batch(
         name: ((lambda each=each: each.admit_many(users, srvs, out=out)), 65_536)
         for name, each in (("without", mechanism), ("with", tried))
     }
-    took = side_by_side(sides, rounds=ROUNDS)
+    took = side_by_side(sides, rounds=MANY)
     benchmark.pedantic(sides["with"][0], rounds=5, warmup_rounds=1)
     judge("candidate_batch", "a batch of 65,536 with a candidate allocation", *say(took))

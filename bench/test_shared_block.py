@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from measure import calls, side_by_side
+from measure import MANY, calls, side_by_side
 
 from conftest import config_of, traffic
 from tmm_core import Mechanism
@@ -74,7 +74,7 @@ def test_quick_shared_batch_65536(
         "private": (lambda: mechanism.admit_many(users, srvs, out=out), 65_536),
         "shared": (lambda: shared.admit_many(users, srvs, out=out), 65_536),
     }
-    took = side_by_side(sides, rounds=ROUNDS)
+    took = side_by_side(sides, rounds=MANY)
     assert (out >= 2).all(), "everybody stayed inside the allocation"
     benchmark.pedantic(shared.admit_many, args=(users, srvs), kwargs={"out": out}, rounds=50, warmup_rounds=1)
     judge("shared_batch_65536", "a batch of 65,536 on a shared block", *say(took))
