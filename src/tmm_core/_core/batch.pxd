@@ -417,18 +417,19 @@ cdef inline void decide_group(Door* door, SlabHead* slab, Workspace* work, Batch
 cdef inline void decide_each(Door* door, SlabHead* slab, Batch* batch, int64_t start, int64_t n) noexcept nogil:
     """Decide `n` requests one by one."""
     cdef Terms plan
-    cdef int64_t i, generation = read_plan(door.control, &plan)
+    cdef int64_t i
     cdef uint32_t user, srv
     cdef int outcome
+    read_plan(door.control, &plan)
     for i in range(start, start + n):
         batch.again = 0
         user = clamped(batch.users[i], door.user_slots)
         srv = clamped(batch.srvs[i], door.srv_slots)
-        outcome = decide_at_once(door, slab, &plan, generation, user, srv, batch.now, batch.shared)
+        outcome = decide_at_once(door, slab, &plan, user, srv, batch.now, batch.shared)
         if unlikely(outcome < 0):
             batch.again = clock_exact() if batch.clock_is_ours else batch.now
             outcome = decide_fully(door, slab, user, srv, batch.again, batch.shared)
-            generation = read_plan(door.control, &plan)
+            read_plan(door.control, &plan)
         if unlikely(plan.candidate != 0):
             compare_in_time(door, slab, batch, user, srv, outcome)
         batch.out[i] = SPARE_CAPACITY if batch.observe and outcome == THROTTLED else outcome

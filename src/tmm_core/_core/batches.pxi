@@ -48,6 +48,7 @@ cdef void lend_pending(Engine self, SlabHead* giver, SlabHead* taker) noexcept n
     """Move the units held back, under the GIL: a batch goes on where the scalar calls stopped."""
     if not self.shared:
         write(&taker.pending, taker.pending + giver.pending)
+        write(&taker.far, 0)
         write(&giver.pending, 0)
 
 

@@ -34,6 +34,7 @@ cdef struct Terms:                  # one version of everything a decision needs
     int64_t brake
     int64_t ceiling
     int64_t charge_block
+    int64_t generation
     int64_t longest_cost
     int64_t candidate
     int64_t sharing
@@ -64,6 +65,7 @@ cdef inline int64_t read_terms(Door* door, uint32_t user, uint32_t srv, Terms* t
         terms.spare_tolerance = read(&settings.spare_tolerance)
         # A half is only rewritten after the generation has moved on: unmoved means unmixed.
         if recheck(&control.generation) == generation:
+            terms.generation = generation
             return generation
         generation = read_published(&control.generation)
 
@@ -125,17 +127,24 @@ cdef inline void charge_load(Door* door, SlabHead* slab, Terms* terms, int64_t u
                              int64_t now_ns, bint shared) noexcept nogil:
     """Count admitted units into the virtual queue, and become active when it is too long.
 
-    A worker holds units back until they make whole blocks, so that workers do not fight for one line.
+    A worker holds units back until they make whole blocks, so that workers do not fight for one line; as long as the
+    block cannot make the queue too long, it does not even look at it.
     """
-    cdef int64_t due = units
+    cdef int64_t due = units, backlog
     if not shared:
         due += read(&slab.pending)
         if likely(due < terms.charge_block):
             write(&slab.pending, due)
+            if likely(slab.far == terms.generation + 1 and now_ns >= slab.far_since):
+                return
             due = 0
-    if unlikely(due != 0):
+    if due != 0:
         charge_whole_blocks(door, slab, terms, due, now, shared)
-    if not active(door.control) and unlikely(backlog_at(door, slab, terms, now) > terms.activation):
+    backlog = backlog_at(door, slab, terms, now)
+    if not shared:
+        write(&slab.far_since, now_ns)
+        write(&slab.far, terms.generation + 1 if backlog + terms.charge_block * terms.unit <= terms.activation else 0)
+    if unlikely(backlog > terms.activation) and not active(door.control):
         activate(door.control, now_ns)
 
 
@@ -167,8 +176,9 @@ cdef inline int decide(Door* door, SlabHead* slab, uint32_t user, uint32_t srv, 
                        bint clock_is_ours, bint shared) noexcept nogil:
     """Decide on one Service Request at `now` (ns); with our own clock it is read again before a refusal."""
     cdef Terms terms
-    cdef int64_t generation = read_plan(door.control, &terms)
-    cdef int outcome = decide_at_once(door, slab, &terms, generation, user, srv, now, shared)
+    cdef int outcome
+    read_plan(door.control, &terms)
+    outcome = decide_at_once(door, slab, &terms, user, srv, now, shared)
     if unlikely(outcome < 0):
         # A clock read too early must not refuse anybody: ask once more, with the exact time. The candidate's bucket
         # is asked at that time too: at a later one it would admit what the own one could not.
@@ -181,7 +191,7 @@ cdef inline int decide(Door* door, SlabHead* slab, uint32_t user, uint32_t srv, 
     return outcome
 
 
-cdef inline int64_t read_plan(Control* control, Terms* terms) noexcept nogil:
+cdef inline void read_plan(Control* control, Terms* terms) noexcept nogil:
     """Copy what the short way needs for every User and SRV; `decide_at_once` checks that it is of one generation."""
     cdef int64_t generation = read_published(&control.generation)
     cdef Settings* settings = &control.settings[generation & 1]
@@ -191,18 +201,18 @@ cdef inline int64_t read_plan(Control* control, Terms* terms) noexcept nogil:
     terms.ceiling = read(&settings.ceiling)
     terms.charge_block = read(&settings.charge_block)
     terms.candidate = read(&settings.candidate)
-    return generation
+    terms.generation = generation
 
 
-cdef inline int decide_at_once(Door* door, SlabHead* slab, Terms* plan, int64_t generation, uint32_t user,
-                               uint32_t srv, int64_t now, bint shared) noexcept nogil:
+cdef inline int decide_at_once(Door* door, SlabHead* slab, Terms* plan, uint32_t user, uint32_t srv, int64_t now,
+                               bint shared) noexcept nogil:
     """The short way of most: on the priority list, or inside the allocation; -1 for all else, with nothing written."""
-    cdef int64_t half = generation & 1
+    cdef int64_t half = plan.generation & 1
     cdef Rule* rule = &door.rules[user].half[half]
     cdef uint32_t service = door.services[half * door.srv_slots + srv]
     cdef int64_t interval = read(&rule.interval), tolerance = read(&rule.tolerance), cost = service >> 1
     cdef int outcome = PRIORITY
-    if unlikely(recheck(&door.control.generation) != generation):
+    if unlikely(recheck(&door.control.generation) != plan.generation):
         return -1
     if not service & 1:
         outcome = WITHIN_ALLOCATION

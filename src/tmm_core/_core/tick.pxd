@@ -140,6 +140,7 @@ cdef inline bint tick(Door* door, SlabHead* own, Scratch* scratch, int64_t now) 
         if own != NULL:
             held = own.pending
             write(&own.pending, 0)
+            write(&own.far, 0)
             charge_backlog(&control.backlog, held * settings.unit, stamp_of(now), settings.ceiling)
         n = survey(door, settings, half, span_us, stamp_of(now), idle, totals, scratch)
         for outcome in range(OUTCOMES):
