@@ -50,11 +50,12 @@ class World:
         return Reloader(mechanism or self.mechanism, tell=self.told.append, clock=lambda: self.at)
 
     def write(self, name: str, text: str) -> None:
-        """Write a file, with a time of its own: a test is faster than a file system's clock."""
-        path = self.folder / name
-        path.write_text(text, encoding="utf-8")
+        """Put a file in its place, with a time of its own: a test is faster than a file system's clock."""
+        part = self.folder / "part"
+        part.write_text(text, encoding="utf-8")
         self.stamp += 1
-        os.utime(path, (self.stamp, self.stamp))
+        os.utime(part, (self.stamp, self.stamp))
+        os.replace(part, self.folder / name)
 
     def allocations(self, day: str, north: float) -> None:
         self.write(f"allocations/{day}.csv", f"{HEADER}North,other,,{north}\nSouth,other,,10\n")
@@ -220,6 +221,57 @@ def test_a_bad_file_keeps_the_last_good_one_and_is_told_with_every_mistake(
     assert world.north == 25
 
 
+@pytest.mark.parametrize("day", ["2026-11-01", "2026-12-01"])
+def test_a_file_half_written_at_the_first_look_is_read_again_and_not_told(world: World, day: str) -> None:
+    world.write(f"allocations/{day}.csv", f"{HEADER}North,other")
+    assert world.look() == []
+    world.allocations(day, 33)
+    assert world.look() == []
+    assert world.look() == ["applied" if day == "2026-11-01" else "scheduled"]
+    assert [each.kind for each in world.told].count("refused") == 0
+
+
+def test_a_file_wrong_at_the_first_look_is_told_when_it_has_been_still_for_one(world: World) -> None:
+    world.write("allocations/2026-11-01.csv", f"{HEADER}North,other")
+    assert [world.look() for _ in range(4)] == [[], ["refused"], [], []]
+    assert world.north == 20
+
+
+def test_a_file_half_written_at_midnight_is_read_again_and_not_told(world: World) -> None:
+    world.allocations("2026-12-01", 50)
+    world.look()
+    world.at = datetime(2026, 11, 30, 23, 59, 59, 500_000, tzinfo=UTC)
+    assert world.look(after_s=0) == []
+    world.write("allocations/2026-12-01.csv", f"{HEADER}North,other")
+    assert world.look(after_s=0.5) == []
+    assert world.north == 20
+    world.allocations("2026-12-01", 60)
+    assert world.look() == []
+    assert world.look() == ["applied"]
+    assert world.north == 60
+
+
+def test_a_file_that_is_completed_while_it_is_read_is_not_told_as_wrong(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.look()
+    load = Config.load.__func__  # type: ignore[attr-defined]
+
+    def load_and_be_late(cls: type[Config], *args: Any, **options: Any) -> Config:
+        try:
+            config: Config = load(cls, *args, **options)
+        finally:
+            monkeypatch.undo()
+            world.allocations("2026-11-01", 35)
+        return config
+
+    world.write("allocations/2026-11-01.csv", f"{HEADER}North,other")
+    world.look()
+    monkeypatch.setattr(Config, "load", classmethod(load_and_be_late))
+    assert [world.look() for _ in range(3)] == [[], [], ["applied"]]
+    assert world.north == 35
+
+
 @pytest.mark.parametrize("name", ["tmm.toml", "priority-list.toml", "allocations/2026-11-01.csv"])
 def test_a_file_that_vanishes_changes_nothing(world: World, name: str) -> None:
     world.look()
@@ -338,15 +390,21 @@ def test_a_configuration_made_in_memory_has_no_file_to_follow() -> None:
 
 def test_it_follows_from_a_thread_and_stops(world: World) -> None:
     applied = threading.Event()
-    reloader = Reloader(
-        world.mechanism, clock=lambda: world.at, poll_s=0.005, tell=lambda each: applied.set()
-    )
+    told: list[str] = []
+
+    def tell(each: Reload) -> None:
+        told.append(each.kind)
+        if each.kind == "applied":
+            applied.set()
+
+    reloader = Reloader(world.mechanism, clock=lambda: world.at, poll_s=0.005, tell=tell)
     with reloader:
         reloader.start()  # once is enough
         assert sum(thread.name == "tmm-reload" for thread in threading.enumerate()) == 1
         world.allocations("2026-11-01", 33)
         assert applied.wait(20)
     assert world.north == 33
+    assert told == ["applied"]
     assert not any(thread.name == "tmm-reload" for thread in threading.enumerate())
     reloader.stop()
 

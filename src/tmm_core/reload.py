@@ -150,7 +150,8 @@ class Reloader:
         """Look once: apply what changed, and what is due; returns what came of it, mostly nothing.
 
         A file that changed since the last look is left alone until it has been still for one: it may be
-        half written.
+        half written. The first look and that at midnight do not wait, but what they find wrong is read
+        again and told only when it has been still.
         """
         with self._lock:
             return self._report(self._look(asked=False))
@@ -245,10 +246,10 @@ class Reloader:
             # Read and checked the day before: nothing is left to go wrong, and nothing to wait for.
             config = self._ready[1]
             self._day = day
-            return [*self._apply(config, at, asked), *self._prepare(at)]
+            return [*self._apply(config, at, asked), *self._prepare(at, still=True)]
         if not asked and not due and (seen == self._read or (not still and self._read is not None)):
             return []
-        return self._load(day, at, asked)
+        return self._load(day, at, asked, still=asked or still)
 
     def _today(self, at: datetime) -> date:
         """Return the day, which a clock that is set back over midnight by little does not change."""
@@ -260,20 +261,21 @@ class Reloader:
                 return begun
         return day
 
-    def _load(self, day: date, at: datetime, asked: bool) -> list[Reload]:
+    def _load(self, day: date, at: datetime, asked: bool, *, still: bool) -> list[Reload]:
         before = self._signature()
-        self._day, self._ready = day, None
+        self._day, self._ready, self._read = day, None, ()
         try:
-            config = Config.load(self.path, on=day)
+            config: Config | TMMError | OSError = Config.load(self.path, on=day)
         except (TMMError, OSError) as error:
-            self._read = before
-            return [self._refused(error, at, "")]
-        if self._signature() != before:
-            # Written while it was read: what was read may be of two versions. The next look reads again.
-            self._read = ()
+            config = error
+        # Written while it was read, it may be of two versions; wrong at the first look or at midnight, when nobody
+        # waits for it to be still, it may be half written. The next look reads again.
+        if self._signature() != before or (not still and not isinstance(config, Config)):
             return []
         self._read = before
-        return [*self._apply(config, at, asked), *self._prepare(at)]
+        if not isinstance(config, Config):
+            return [self._refused(config, at, "")]
+        return [*self._apply(config, at, asked), *self._prepare(at, still=still)]
 
     def _apply(self, config: Config, at: datetime, asked: bool) -> list[Reload]:
         before = self.mechanism.config
@@ -296,12 +298,15 @@ class Reloader:
             told += f"; not before the next start: {', '.join(differing)}"
         return [Reload("applied", at, config.version, before.version, told)]
 
-    def _prepare(self, at: datetime) -> list[Reload]:
+    def _prepare(self, at: datetime, *, still: bool) -> list[Reload]:
         """Read what the files say of the next day."""
         day = self._day + _ONE_DAY
         try:
             config = Config.load(self.path, on=day)
         except (TMMError, OSError) as error:
+            if not still:
+                self._read = ()
+                return []
             return [self._refused(error, at, f" from {day} on")]
         self._ready = (day, config)
         now = self.mechanism.config

@@ -1,10 +1,15 @@
-"""The application the reload test starts: each worker follows the files; POST / decides, any other path only tells."""
+"""The application the reload tests start: each worker follows the files; POST / decides, any other path only tells.
+
+The time of day is what the file `TMM_TEST_CLOCK` says: the test decides when it is midnight.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from shared.counted import FROZEN
@@ -13,7 +18,11 @@ from tmm_core.reload import Reloader
 
 
 def wsgi(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    told: dict[str, Any] = {"worker": os.getpid(), "version": mechanism.snapshot(FROZEN).version}
+    snapshot = mechanism.snapshot(FROZEN)
+    told: dict[str, Any] = {
+        "worker": os.getpid(), "version": snapshot.version, "generation": snapshot.generation,
+        "reloads": list(reloads),
+    }  # fmt: skip
     if environ["REQUEST_METHOD"] == "POST" and environ["PATH_INFO"] == "/":
         user, srv = mechanism.user("Northern Energy"), mechanism.srv("4.1.1")
         told["decision"] = mechanism.admit_at(user, srv, FROZEN).name
@@ -22,6 +31,14 @@ def wsgi(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterabl
     return [body]
 
 
+def clock() -> datetime:
+    name = os.environ.get("TMM_TEST_CLOCK")
+    return (
+        datetime.now(UTC) if name is None else datetime.fromisoformat(Path(name).read_text(encoding="utf-8"))
+    )
+
+
+reloads: list[str] = []
 if "TMM_TEST_TOML" in os.environ:
     mechanism = Mechanism.open(os.environ["TMM_TEST_TOML"], start=FROZEN)
-    Reloader(mechanism, poll_s=0.05).start()
+    Reloader(mechanism, tell=lambda each: reloads.append(each.kind), clock=clock, poll_s=0.05).start()
