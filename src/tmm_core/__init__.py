@@ -7,15 +7,16 @@ admitted.
 
 from __future__ import annotations
 
-import logging
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from tmm_core.errors import ConfigError, DuisError, EventLogError, MemoryLayoutError, TMMError
-from tmm_core.mechanism import Decision, Explanation, Mechanism, Snapshot
+from tmm_core.mechanism import Decision, Mechanism
 from tmm_core.policy.config import Config, PriorityList
 
 if TYPE_CHECKING:
     from tmm_core.policy.allocation import allocate
+    from tmm_core.snapshot import Explanation, Snapshot
 
 __all__ = [
     "Config",
@@ -35,8 +36,6 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-logging.getLogger(__name__).addHandler(logging.NullHandler())
-
 
 def get_include() -> str:
     """Return the folder of ``tmm_core.h``, for C and C++ extensions."""
@@ -45,10 +44,11 @@ def get_include() -> str:
     return str(Path(__file__).parent / "_core")
 
 
-def __getattr__(name: str) -> Any:
-    # The allocation formula is a monthly job: gateways need not load it.
-    if name == "allocate":
-        from tmm_core.policy.allocation import allocate
+# What no decision needs: a monthly job, and what is told to people.
+_LATER = {"Explanation": "snapshot", "Snapshot": "snapshot", "allocate": "policy.allocation"}
 
-        return allocate
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)

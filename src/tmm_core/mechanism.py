@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from os import PathLike
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tmm_core.answers import UNKNOWN, Candidate, Decision, Difference, Explanation, Snapshot, reason
+from tmm_core.answers import UNKNOWN, Decision, Difference
 from tmm_core.engines import layout, make_block, native, private_engine, shared_engine, watching_engine
 from tmm_core.errors import ConfigError, MemoryLayoutError, Mistake
 from tmm_core.policy.config import Config
@@ -21,42 +19,42 @@ from tmm_core.policy.service_requests import srv_codes
 from tmm_core.terms import LEVEL, RATE, SECOND, named_from, own_files, terms_of, text_of
 
 if TYPE_CHECKING:
+    import logging
+
     from tmm_core._core.engine import Engine, Gate, Lane
     from tmm_core.memory import SharedBlock
+    from tmm_core.snapshot import Candidate, Explanation, Snapshot
 
-__all__ = [
-    "UNKNOWN",
-    "Candidate",
-    "Decision",
-    "Difference",
-    "Explanation",
-    "Mechanism",
-    "Snapshot",
-    "terms_of",
-]
+__all__ = ["UNKNOWN", "Decision", "Difference", "Mechanism", "terms_of"]
 
-_log = logging.getLogger("tmm_core")
 _living: weakref.WeakSet[Mechanism] = weakref.WeakSet()
 _ATTEMPTS = 1000  # at joining a block that others make and remove at the same time
 
 
-class _View(NamedTuple):
-    """What this process knows of the terms in force; replaced as a whole."""
+class _View:
+    """What this process knows of the terms in force; replaced as a whole, never changed.
 
-    config: Config
-    slots: dict[str, int]  # by name, also of Users that are no longer named
-    ids: dict[str, int]  # by name and identifier
-    generation: int
-    differences: list[list[int]]  # by slot, when the candidate allocations were first tried
+    Attributes
+    ----------
+    slots : dict of str to int
+        By name, also of Users that are no longer named.
+    ids : dict of str to int
+        Slots by name and identifier.
+    differences : list of list of int
+        By slot, when the candidate allocations were first tried.
+    """
 
-    @classmethod
-    def of(
-        cls, config: Config, users: list[str], generation: int, differences: list[list[int]] | None = None
-    ) -> _View:
-        slots = {name: slot for slot, name in enumerate(users)}
-        ids = {name: slots[name] for name in config.users}
-        ids.update((user_id, slots[owner]) for user_id, owner in config.user_ids.items())
-        return cls(config, slots, ids, generation, differences or [])
+    __slots__ = ("config", "differences", "generation", "ids", "slots")
+
+    def __init__(
+        self, config: Config, users: Iterable[str], generation: int, differences: list[list[int]]
+    ) -> None:
+        self.config = config
+        self.slots = {name: slot for slot, name in enumerate(users)}
+        self.ids = {name: self.slots[name] for name in config.users}
+        self.ids.update((user_id, self.slots[owner]) for user_id, owner in config.user_ids.items())
+        self.generation = generation
+        self.differences = differences
 
 
 class Mechanism:
@@ -102,7 +100,7 @@ class Mechanism:
     def __init__(self, config: Config, *, start: int | None = None) -> None:
         srvs = [UNKNOWN, *srv_codes()]
         engine = private_engine(config, len(srvs), native.clock() if start is None else start)
-        self._begin(engine, srvs, _View.of(config, [UNKNOWN, *config.users], 0), start, None)
+        self._begin(engine, srvs, _View(config, [UNKNOWN, *config.users], 0, []), start, None)
         self._put_in_force(config, self._now(start))
 
     def _begin(
@@ -154,7 +152,9 @@ class Mechanism:
         except MemoryLayoutError as error:
             if on_block_error == "raise":
                 raise
-            _log.error("NOT SHARED: each process of this host has buckets of its own from here on: %s", error)
+            _log().error(
+                "NOT SHARED: each process of this host has buckets of its own from here on: %s", error
+            )
             mechanism = cls(config, start=start)
             mechanism._block_error = str(error)
             return mechanism
@@ -216,7 +216,7 @@ class Mechanism:
         block = make_block(config, path, len(srvs), __version__)
         try:
             mechanism = cls.__new__(cls)
-            view = _View.of(config, [UNKNOWN, *config.users], 0)
+            view = _View(config, [UNKNOWN, *config.users], 0, [])
             mechanism._begin(shared_engine(block, now), srvs, view, start, block)
             with block.changing():
                 mechanism._put_in_force(config, now)
@@ -231,15 +231,15 @@ class Mechanism:
     @classmethod
     def _over(cls, block: SharedBlock, engine: Engine, own: Config | None, start: int | None) -> Mechanism:
         generation, text = block.read_terms(lambda: engine.generation)
-        named = named_from(text, block.header.block_id, block.path)
-        if len(named.srvs) != block.header.srv_slots or named.srvs[:1] != [UNKNOWN]:
+        config, users, srvs, differences = named_from(text, block.header.block_id, block.path)
+        if len(srvs) != block.header.srv_slots or srvs[:1] != [UNKNOWN]:
             raise MemoryLayoutError(
-                f"{block.path}: found names of {len(named.srvs)} SRVs, expected {block.header.srv_slots}"
+                f"{block.path}: found names of {len(srvs)} SRVs, expected {block.header.srv_slots}"
             )
-        config = named.config if own is None else own_files(named.config, own)
+        if own is not None:
+            config = own_files(config, own)
         mechanism = cls.__new__(cls)
-        view = _View.of(config, named.users, generation, named.differences)
-        mechanism._begin(engine, named.srvs, view, start, block)
+        mechanism._begin(engine, srvs, _View(config, users, generation, differences), start, block)
         return mechanism
 
     def user(self, user_id: str) -> int:
@@ -311,7 +311,7 @@ class Mechanism:
             if config.version == view.config.version and own_files(config, view.config) == view.config:
                 return  # another process was first
             self._put_in_force(config, self._now(now))
-            _log.info(
+            _log().info(
                 "%s: version %s in force, was %s", self._block.path, config.version, view.config.version
             )
 
@@ -324,6 +324,8 @@ class Mechanism:
             Nanoseconds, monotonic; the clock by default, or the last control tick if the Mechanism is driven
             on a clock of its own.
         """
+        from tmm_core.snapshot import Snapshot  # here and below: no decision needs it
+
         if (now is not None or self._start is None) and not self._engine.watching:
             self._engine.tick(now)
         view = self._current()
@@ -350,6 +352,8 @@ class Mechanism:
     def _candidate(self, view: _View, users: int) -> Candidate | None:
         if not view.config.candidate_version:
             return None
+        from tmm_core.snapshot import Candidate
+
         units = self._engine.differences()[:users]
         before = np.array(view.differences[:users], dtype=np.int64).reshape(-1, units.shape[1])
         units[: len(before)] -= before
@@ -357,6 +361,8 @@ class Mechanism:
 
     def explain(self, user_id: str, srv_code: str, *, now: int | None = None) -> Explanation:
         """Say what would be decided now, and why, in one sentence; charges nothing. *Thread-safe.*"""
+        from tmm_core.snapshot import Explanation, reason
+
         view = self._current()
         slot, number = view.ids.get(user_id, view.ids.get(user_id.upper(), 0)), self.srv(srv_code)
         found = self._engine.peek(slot, number, self._now(now, last=True))
@@ -402,9 +408,7 @@ class Mechanism:
     def __enter__(self) -> Mechanism:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __repr__(self) -> str:
@@ -428,13 +432,12 @@ class Mechanism:
             return view
         try:
             generation, text = block.read_terms(lambda: self._engine.generation)
-            named = named_from(text, block.header.block_id, block.path)
-            config = own_files(named.config, view.config)
-            view = _View.of(config, named.users, generation, named.differences)
+            config, users, _, differences = named_from(text, block.header.block_id, block.path)
+            view = _View(own_files(config, view.config), users, generation, differences)
         except MemoryLayoutError as error:
             # Slots stay valid: go on with the names that are known rather than stop deciding.
-            _log.error("the names of the terms in force cannot be read, older ones stay: %s", error)
-            view = view._replace(generation=self._engine.generation)
+            _log().error("the names of the terms in force cannot be read, older ones stay: %s", error)
+            view = _View(view.config, view.slots, self._engine.generation, view.differences)
         self._view = view
         return view
 
@@ -471,9 +474,15 @@ class Mechanism:
             block.write_terms(generation, text_of(config, users, srvs, block.header.block_id, differences))
         self._engine.apply(settings, rules, services, now)
         # In one store: a gate that looks in between sees the old generation and looks again.
-        self._view = _View.of(config, users, self._engine.generation, differences)
+        self._view = _View(config, users, self._engine.generation, differences)
         if block is not None:
             block.forget_terms(generation)
+
+
+def _log() -> logging.Logger:
+    import logging  # a fifth of the time of importing the package: only for who has something to tell
+
+    return logging.getLogger("tmm_core")
 
 
 def _start_over_in_child() -> None:

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from datetime import date
-from fractions import Fraction
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from tmm_core.errors import MemoryLayoutError, TMMError
 from tmm_core.policy.config import Config, PriorityList
 
-__all__ = ["LEVEL", "RATE", "SECOND", "Named", "named_from", "own_files", "terms_of", "text_of"]
+__all__ = ["LEVEL", "RATE", "SECOND", "named_from", "own_files", "terms_of", "text_of"]
 
 _STAMP = 128  # stamps per nanosecond: see _core/gcra.pxd
 SECOND = 1_000_000_000 * _STAMP
@@ -26,10 +25,9 @@ _LEAST_WEIGHT = 10  # 1/1024 units per second
 _TICK_NS_PER_USER = 2_000  # a tick looks at every User: it must not come round faster than that
 _SHARINGS = {"fair": 0, "first-come": 1, "none": 2}
 # Seconds of a User's share of the spare capacity it may use at once; see docs/decisions.
-_SPARE_BURST_S = Fraction(1, 4)
-# The backlog above which no spare capacity is given, and the one that counts at most; of activation_s.
-_BRAKE = Fraction(1, 5)
-_CEILING = 10
+_SPARE_BURST_S = 0.25
+_BRAKES = 5  # activation_s is so many times the backlog above which no spare capacity is given
+_CEILING = 10  # the backlog that counts at most, in activation_s
 
 
 def terms_of(
@@ -56,36 +54,34 @@ def terms_of(
     -----
     Intervals are rounded down: rounding never costs a User a unit of its allocation.
     """
-    threshold = _exact(config.operating_threshold)
-    activation = int(_exact(config.activation_s) * SECOND)
+    threshold, per = _exact(config.operating_threshold)
+    activation = _times(config.activation_s, SECOND)
     costs = [config.cost_of(code) for code in srvs]
     settings = {
-        "unit": min(-(-SECOND // threshold), _LONGEST_UNIT),
+        "unit": min(-(-SECOND * per // threshold), _LONGEST_UNIT),
         "activation": activation,
-        "brake": int(activation * _BRAKE),
+        "brake": activation // _BRAKES,
         "ceiling": activation * _CEILING,
         "charge_block": min(
-            max(int(threshold * _exact(config.activation_s) / _CHARGE_BLOCK), 1), _CHARGE_BLOCK
+            max(_times(config.activation_s, threshold) // (per * _CHARGE_BLOCK), 1), _CHARGE_BLOCK
         ),
         "longest_cost": max(costs),
         # A number for each: the core need only tell one from another, and none.
         "candidate": int(config.candidate_version, 16) + 1 if config.candidate_version else 0,
         "sharing": _SHARINGS[config.sharing],
         "spare_tolerance": int(_SPARE_BURST_S * SECOND),
-        "tick_ns": max(int(_exact(config.tick_s) * 1_000_000_000), _TICK_NS_PER_USER * len(users)),
-        "hold_us": int(_exact(config.hold_s) * 1_000_000),
-        "release_rate": int(_exact(config.release_threshold or 0) * RATE),
-        "threshold_rate": int(threshold * RATE),
-        "retry_cap": int(_exact(config.max_retry_after_s) * SECOND),
+        "tick_ns": max(_times(config.tick_s, 1_000_000_000), _TICK_NS_PER_USER * len(users)),
+        "hold_us": _times(config.hold_s, 1_000_000),
+        "release_rate": _times(config.release_threshold or 0, RATE),
+        "threshold_rate": _times(config.operating_threshold, RATE),
+        "retry_cap": _times(config.max_retry_after_s, SECOND),
         "uniform": int(max(costs) == 1),
         "observe": int(config.mode == "observe"),
     }
-    tolerance = int(_exact(config.burst_s) * SECOND)
-    spare_weight = _exact(config.spare_weight)
+    tolerance = _times(config.burst_s, SECOND)
     candidates = config.candidate_allocations
-    terms: dict[
-        tuple[float, float], tuple[int, int, int, int, int]
-    ] = {}  # many Users have the same allocation
+    # Many Users have the same allocation.
+    terms: dict[tuple[float, float], tuple[int, int, int, int, int]] = {}
     rows = []
     for slot, name in enumerate(users):
         allocation = config.allocations.get(name, 0.0) if slot else config.unknown_allocation
@@ -93,35 +89,37 @@ def terms_of(
         key = (allocation if slot else -1.0, candidate)
         row = terms.get(key)
         if row is None:
-            rate = _exact(allocation)
-            weight = max(int((rate if slot and rate else spare_weight) * RATE), _LEAST_WEIGHT)
-            row = (_interval(rate), tolerance, SECOND * RATE // weight, weight, _interval(_exact(candidate)))
+            weighed = allocation if slot and allocation else config.spare_weight
+            weight = max(_times(weighed, RATE), _LEAST_WEIGHT)
+            row = (_interval(allocation), tolerance, SECOND * RATE // weight, weight, _interval(candidate))
             terms[key] = row
         rows.append(row)
     services = [cost * 2 + (code in config.priority_srvs) for code, cost in zip(srvs, costs, strict=True)]
     return settings, np.array(rows, dtype=np.int64), np.array(services, dtype=np.uint32)
 
 
-def _interval(rate: Fraction) -> int:
-    return int(SECOND / rate) if rate else 0
+def _interval(rate: float) -> int:
+    units, per = _exact(rate)
+    return SECOND * per // units if units else 0
 
 
-def _exact(value: float) -> Fraction:
-    """The decimal number that was meant: 0.1, not the binary fraction next to it."""
-    return Fraction(repr(float(value)))
+def _times(value: float, by: int) -> int:
+    """Return `value`, 0 or more, times `by`, rounded down."""
+    number, per = _exact(value)
+    return number * by // per
+
+
+def _exact(value: float) -> tuple[int, int]:
+    """Return the decimal number that was meant as a ratio: 1 to 10 for 0.1, not the binary fraction next to it."""
+    # By hand: fractions and decimal would be a tenth of the time of importing the package.
+    digits, _, exponent = repr(float(value)).partition("e")
+    whole, _, part = digits.partition(".")
+    power = int(exponent or 0) - len(part)
+    return int(whole + part) * 10 ** max(power, 0), 10 ** max(-power, 0)
 
 
 # What differs between processes and decides nothing, and what others need not know.
 _OWN_FIELDS = ("source", "allocations_file", "candidate_file", "shared", "cluster_url")
-
-
-class Named(NamedTuple):
-    """Terms with the names they are for."""
-
-    config: Config
-    users: list[str]
-    srvs: list[str]
-    differences: list[list[int]]
 
 
 def text_of(
@@ -155,8 +153,14 @@ def text_of(
     return json.dumps(content, ensure_ascii=True, allow_nan=False).encode("ascii")
 
 
-def named_from(text: bytes, block_id: str, path: str) -> Named:
+def named_from(text: bytes, block_id: str, path: str) -> tuple[Config, list[str], list[str], list[list[int]]]:
     """Read what `text_of` has written, and check it as if it were somebody's file.
+
+    Returns
+    -------
+    config : Config
+    users, srvs : list of str
+    differences : list of list of int
 
     Raises
     ------
@@ -183,7 +187,7 @@ def named_from(text: bytes, block_id: str, path: str) -> Named:
         differences = content["differences"]
         if not all(len(row) == 4 and all(type(cell) is int for cell in row) for row in differences):
             raise ValueError("differences that are no rows of four counts")
-        return Named(Config(**values), users, srvs, differences)
+        return Config(**values), users, srvs, differences
     except (ValueError, TypeError, KeyError, AttributeError, TMMError) as error:
         raise MemoryLayoutError(f"{path}: found names that cannot be read: {error}") from None
 

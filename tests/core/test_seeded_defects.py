@@ -71,7 +71,7 @@ DEFECTS: dict[str, tuple[list[Change], str]] = {
         LESSON + "8_tolerance_is_not_burst_plus_one_more",
     ),
     "the interval is rounded against the User": (
-        [("terms.py", "int(SECOND / rate) if rate else 0", "int(-(-SECOND // rate)) if rate else 0")],
+        [("terms.py", "SECOND * per // units if", "-(-SECOND * per // units) if")],
         "core/test_gcra.py::test_a_saturated_bucket_is_within_one_in_a_million_over_a_long_time",
     ),
     "priority is charged to the allocation": (

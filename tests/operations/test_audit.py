@@ -102,7 +102,7 @@ def test_the_slow_rule_on_worked_examples(changes: dict[str, Any], expected: str
 
 def test_the_constants_written_down_twice_are_the_same() -> None:
     assert audit_module._STAMPS == terms.SECOND
-    assert audit_module._BRAKE == terms._BRAKE
+    assert audit_module._BRAKE * terms._BRAKES == 1
     assert audit_module._SPARE_BURST == terms._SPARE_BURST_S
     assert (audit_module._LEVEL, audit_module._RATE) == (terms.LEVEL, terms.RATE)
     assert audit_module._LEAST_WEIGHT == terms._LEAST_WEIGHT

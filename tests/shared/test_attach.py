@@ -9,6 +9,7 @@ import random
 import shutil
 import stat
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -225,6 +226,15 @@ def test_a_gateway_that_asks_for_it_goes_on_alone_and_says_so_loudly(
     assert "NOT SHARED" in caplog.text
     with pytest.raises(ValueError, match="on_block_error"):
         Mechanism.open(config(block), on_block_error="ignore")
+
+
+def test_it_says_so_also_where_nobody_configures_logging(block: Path) -> None:
+    os.truncate(block, 100)
+    code = f"from tmm_core import *; Mechanism.open(Config(5, 4, shared={str(block)!r}), on_block_error='private')"
+    said = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert said.stderr.startswith("NOT SHARED: "), said.stderr
 
 
 def test_damaged_names_are_refused_at_the_start_and_survived_later(

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tmm_core.mechanism import Decision, Mechanism, Snapshot
+from tmm_core.mechanism import Decision, Mechanism
 from tmm_core.operations.event_log.candidates import Trial
 from tmm_core.operations.event_log.event_records import (
     Batch,
@@ -29,6 +29,7 @@ from tmm_core.operations.event_log.event_records import (
     config_record,
 )
 from tmm_core.policy.config import Config
+from tmm_core.snapshot import Snapshot
 
 __all__ = ["Known", "Observer"]
 
