@@ -74,6 +74,15 @@ def test_a_shared_block_may_be_a_name(tmp_path: Path) -> None:
     assert config.shared == "tmm"
 
 
+def test_a_path_of_the_block_is_a_path_wherever_the_command_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, toml=TOML + '[state]\nshared = "./block"\n')
+    monkeypatch.chdir(tmp_path)
+    # "block" would be a name: another block than the one the gateway with the whole path in its command has.
+    assert Config.load("tmm.toml", on=ON).shared == str(tmp_path / "block")
+
+
 def test_byte_order_marks_and_windows_line_ends_are_no_mistake(tmp_path: Path) -> None:
     plain = Config.load(write(tmp_path), on=ON)
     dressed = {

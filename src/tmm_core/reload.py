@@ -25,7 +25,7 @@ from tmm_core.mechanism import Mechanism
 from tmm_core.policy.config import Config
 from tmm_core.policy.toml_places import load_toml
 
-__all__ = ["KINDS", "Reload", "Reloader"]
+__all__ = ["KINDS", "Reload", "Reloader", "refusal"]
 
 #: What can come of a look at the files; a closed set, so that a log and a metric can list them.
 KINDS = ("applied", "unchanged", "refused", "scheduled")
@@ -317,12 +317,9 @@ class Reloader:
 
     def _refused(self, error: Exception, at: datetime, when: str) -> Reload:
         version = self.mechanism.config.version
-        mistakes = (
-            error.mistakes if isinstance(error, ConfigError) else (Mistake(str(error), file=str(self.path)),)
-        )
-        more = f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else ""
-        told = f"the configuration{when} is refused, {version} stays in force: {mistakes[0]}{more}"
-        return Reload("refused", at, version, version, told, tuple(mistakes))
+        if not isinstance(error, ConfigError):
+            error = ConfigError(Mistake(str(error), file=str(self.path)))
+        return Reload("refused", at, version, version, refusal(error, version, when), error.mistakes)
 
     def _signature(self) -> Signature:
         return tuple(_stat(path) for path in self._watched())
@@ -355,6 +352,12 @@ class Reloader:
                     yield from sorted(each for each in path.iterdir() if not each.name.startswith("."))
                 except OSError:
                     continue  # it is told when it is read
+
+
+def refusal(error: ConfigError, version: str, when: str = "") -> str:
+    """Return the sentence that says that a configuration is refused, and which one stays in force."""
+    more = f" (and {len(error.mistakes) - 1} more)" if len(error.mistakes) > 1 else ""
+    return f"the configuration{when} is refused, {version} stays in force: {error.mistakes[0]}{more}"
 
 
 def _stat(path: Path) -> tuple[str, int, int, int]:

@@ -15,6 +15,9 @@ import pytest
 
 from tmm_core import Config, Mechanism
 from tmm_core.operations.cli import main
+from tmm_core.operations.commands.status_cli import status_lines
+from tmm_core.operations.terminal import Paint
+from tmm_core.operations.watch import Watcher
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="a shared block needs Linux or macOS")
 
@@ -144,6 +147,55 @@ def test_apply_is_seen_by_running_gateways(toml: Path, capsys: pytest.CaptureFix
         assert gateway.snapshot().generation == 2, "a file with a mistake changes nothing"
 
 
+def test_what_apply_refuses_is_a_fault_in_the_gateways_event_log_and_the_last_good_one_stays(
+    toml: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toml.write_text(TOML.replace("[state]", 'event_log = "events.db"\n[state]'), encoding="utf-8")
+    allocations, log = toml.parent / "allocations.csv", toml.parent / "events.db"
+    good = allocations.read_text(encoding="utf-8")
+
+    def refused(*arguments: str) -> list[str]:
+        assert main(["apply", *arguments]) == 1
+        watcher.step()
+        capsys.readouterr()
+        assert main(["events", str(log), "--kind", "fault", "--json"]) == 0
+        faults = [json.loads(line)["data"] for line in capsys.readouterr().out.splitlines()]
+        assert gateway.config.version == version
+        assert {each["kind"] for each in faults} <= {"configuration-refused"}
+        return [each["detail"] for each in faults]
+
+    with Mechanism.open(toml) as gateway:
+        version = gateway.config.version
+        watcher = Watcher(gateway)
+        try:
+            watcher.step()
+            watcher.flush()
+            allocations.write_text(CSV + "Northern Energy,other,,-3\nHydra Ltd,others,,5\n", encoding="utf-8")
+            begin = f"the configuration is refused, {version} stays in force: "
+            first = f"{begin}{allocations}:2: allocation -3 must be 0 or more (and 1 more)"
+            assert refused(str(toml), "--dry-run") == []
+            assert refused(str(toml)) == [first]
+            # More Users than the block has slots for is found when it is applied.
+            rows = "".join(f"User {number},other,,0.01\n" for number in range(gateway.engine.user_slots + 1))
+            allocations.write_text(CSV + rows, encoding="utf-8")
+            assert len(refused(str(toml))) == 2
+            # A tmm.toml that is none names neither: the block in force knows its log.
+            allocations.write_text(good, encoding="utf-8")
+            toml.write_text("[capacity", encoding="utf-8")
+            assert refused(str(toml), "--block", str(toml.parent / "block"))[2].startswith(
+                f"{begin}{toml}:1:"
+            )
+        finally:
+            watcher.close()
+
+
+def test_apply_of_a_bad_file_without_gateways_leaves_nothing_behind(toml: Path) -> None:
+    toml.write_text(TOML.replace("[state]", 'event_log = "events.db"\n[state]'), encoding="utf-8")
+    (toml.parent / "allocations.csv").write_text(CSV + "Northern Energy,other,,-3\n", encoding="utf-8")
+    assert main(["apply", str(toml)]) == 1
+    assert sorted(path.name for path in toml.parent.iterdir()) == ["allocations.csv", "tmm.toml"]
+
+
 def test_apply_says_that_only_the_candidate_changes(toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def told(*arguments: str) -> str:
         assert main(["apply", str(toml), *arguments]) == 0
@@ -217,7 +269,7 @@ def test_explain_asks_the_gateways_block(toml: Path, capsys: pytest.CaptureFixtu
 
 
 def test_status_shows_what_a_candidate_would_have_decided(
-    toml: Path, capsys: pytest.CaptureFixture[str]
+    toml: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (toml.parent / "next.csv").write_text(CSV + "Northern Energy,large-supplier,,4\n", encoding="utf-8")
     toml.write_text(TOML.replace("[state]", 'candidate_allocations = "next.csv"\n[state]'), encoding="utf-8")
@@ -241,6 +293,19 @@ def test_status_shows_what_a_candidate_would_have_decided(
             f"candidate allocations {one.config.candidate_version}, without effect; Users decided otherwise: 1"
             in shown
         )
+        # The widest there is: names are shortened, figures never.
+        told = {
+            "version": "0" * 12, "file": None,
+            "users": [
+                {"user": "A Service User of a very long name indeed, limited", "allocation": 1234.5, "candidate": 0.001,
+                 "over": 1_234_567, "over_while_active": 234_567, "within": 7_654_321, "admitted": 654_321}
+            ],
+        }  # fmt: skip
+        for width in (80, 120):
+            monkeypatch.setenv("COLUMNS", str(width))
+            lines = status_lines({**status(toml, capsys), "candidate": told}, Paint())
+            assert max(len(line) for line in lines) <= width, "\n".join(lines)
+            assert "7,654,321" in "\n".join(lines)
         # Another candidate in another process: counts begin at nothing, in all of them.
         two.apply(replace(two.config, candidate_allocations={"Northern Energy": 5.0}))
         assert status(toml, capsys)["candidate"]["users"] == []  # type: ignore[index]

@@ -7,6 +7,7 @@ the line and the word that stands there.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from os import PathLike
@@ -20,7 +21,14 @@ from tmm_core.policy.config import Config, PriorityList
 from tmm_core.policy.tables import LARGEST_TABLE, read_file
 from tmm_core.policy.toml_places import LARGEST_FILE, Toml, toml_of
 
-__all__ = ["PRIORITY_KEYS", "SECTIONS", "load_config", "load_priority_list", "priority_list_on"]
+__all__ = [
+    "PRIORITY_KEYS",
+    "SECTIONS",
+    "block_named",
+    "load_config",
+    "load_priority_list",
+    "priority_list_on",
+]
 
 #: Section of ``tmm.toml`` -> key in it -> field of `Config`. ``[costs]`` has SRVs for keys.
 SECTIONS: Mapping[str, Mapping[str, str]] = {
@@ -246,8 +254,8 @@ class _Loader:
         stand_in = values.get("operating_threshold", values.get("system_capacity", check.MAX_THRESHOLD))
         for key in self.missing:
             values[key] = stand_in
-        if isinstance(values.get("shared"), str) and _is_path(values["shared"]):
-            values["shared"] = str(self.path.parent / values["shared"])
+        if isinstance(values.get("shared"), str):
+            values["shared"] = block_named(values["shared"], self.path)
         try:
             return Config(**values)
         except ConfigError as error:
@@ -294,9 +302,14 @@ class _Loader:
         return None
 
 
-def _is_path(shared: str) -> bool:
-    """Tell a path of the shared block from a name: it has a separator in it."""
-    return "/" in shared or "\\" in shared
+def block_named(shared: str, path: Path) -> str:
+    """Return the block that `shared` means in the ``tmm.toml`` at `path`: a path, absolute, or a name.
+
+    A path has a separator in it. Made absolute, it keeps one: ``./block`` would be the name ``block`` otherwise.
+    """
+    if "/" in shared or "\\" in shared:
+        return os.path.abspath(path.parent / shared)
+    return shared
 
 
 def _unknown_section(section: str, values: object) -> str:

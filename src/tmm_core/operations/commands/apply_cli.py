@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+from tmm_core.errors import ConfigError, TMMError
+from tmm_core.mechanism import Mechanism
 from tmm_core.operations import terminal
 from tmm_core.operations.commands.status_cli import add_block_options, look_at
+from tmm_core.operations.event_log.event_records import Fault
+from tmm_core.operations.event_log.inbox import Inbox
 from tmm_core.operations.terminal import number, plain
+from tmm_core.operations.watch import SystemClock
 from tmm_core.policy.config import Config
+from tmm_core.policy.config_files import block_named
+from tmm_core.policy.toml_places import load_toml
+from tmm_core.reload import refusal
 
 __all__ = ["add_parser", "changes_of", "run"]
 
 _EPILOG = """\
 All gateways of the block see the new terms at one moment, whole; buckets and counts survive. Files with a
-mistake change nothing. The same configuration once more changes nothing either.
+mistake change nothing: the last good configuration stays in force, and the gateways' event log has it as a
+fault (configuration-refused). The same configuration once more changes nothing either.
 
 examples:
   tmm apply tmm.toml              put it in force
@@ -51,13 +62,18 @@ def run(args: argparse.Namespace) -> int:
     """Read, apply, and say what has changed."""
     if args.file is not None:
         args.config = args.file
-    config = Config.load(args.config)
-    args.block = args.block or config.shared
-    with look_at(args, change=not args.dry_run) as mechanism:
-        before = mechanism.config
+    try:
+        config = Config.load(args.config)
+        args.block = args.block or config.shared
+        with look_at(args, change=not args.dry_run) as mechanism:
+            before = mechanism.config
+            if not args.dry_run:
+                mechanism.apply(config)
+            snapshot = mechanism.snapshot()
+    except TMMError as error:
         if not args.dry_run:
-            mechanism.apply(config)
-        snapshot = mechanism.snapshot()
+            _book(args, error if isinstance(error, ConfigError) else ConfigError(str(error)))
+        raise
     changes = changes_of(before, config)
     if args.json:
         terminal.print_json(
@@ -76,6 +92,39 @@ def run(args: argparse.Namespace) -> int:
     if changes["candidate"] is not None:
         print(f"  {_candidate_line(*changes['candidate'], dry_run=args.dry_run)}")
     return 0
+
+
+def _book(args: argparse.Namespace, error: ConfigError) -> None:
+    """Tell the event log of the block's gateways what was refused, as a `Reloader` in one of them would."""
+    path = Path(args.config)
+    try:
+        sections = load_toml(path)[0]
+    except ConfigError:
+        sections = {}
+    files, state = (
+        values if isinstance(values, dict) else {} for values in map(sections.get, ("files", "state"))
+    )
+    shared, log = args.block or state.get("shared"), files.get("event_log")
+    if not isinstance(shared, str):
+        return
+    try:
+        with Mechanism.look(args.block or block_named(shared, path)) as mechanism:
+            config = mechanism.config
+    except (TMMError, OSError):
+        return  # nothing is in force, and nobody keeps a log
+    if config.event_log is None:
+        return
+    place = Path(config.event_log)
+    if not place.is_absolute():  # it is named from the gateways' working directory, which may be another one
+        if not isinstance(log, str):
+            return
+        place = path.parent / log
+    clock, inbox = SystemClock(), Inbox(place)
+    told = refusal(error, config.version)
+    inbox.put(Fault(clock.at_ms(), clock.mono_ns(), "configuration-refused", told))
+    inbox.post()
+    where = plain(str(place), 200)
+    print(f"tmm: told the event log {where}: {config.version} stays in force", file=sys.stderr)
 
 
 def _names(config: Config) -> tuple[str, str]:

@@ -33,6 +33,7 @@ _STALE_S = 2.0
 _PID_MASK = (1 << 22) - 1
 _RATE = 1024  # rates in the core are in 1/1024 units per second
 _SHOWN = 20
+_SHORTEST_NAME, _LONGEST_NAME = 12, 40
 
 
 def add_block_options(parser: argparse.ArgumentParser) -> None:
@@ -271,24 +272,21 @@ def _candidate_lines(candidate: dict[str, Any], paint: terminal.Paint) -> list[s
         f"candidate allocations {candidate['version']}, without effect; Users decided otherwise: {len(users)}"
     )
     if users:
-        rows = [
-            [plain(each["user"]), number(each["allocation"]), number(each["candidate"]),
+        head = ["User", "allocation", "candidate", "over it", "active", "inside it", "admitted"]
+        figures = [
+            [number(each["allocation"]), number(each["candidate"]),
              *(number(each[kind.name.lower()]) for kind in Difference)]
             for each in users[:_SHOWN]
         ]  # fmt: skip
-        head = [
-            "User",
-            "allocation",
-            "candidate",
-            "over it",
-            "while active",
-            "inside it",
-            "not throttled",
-        ]
+        room = terminal.columns() - terminal.table_width(head[1:], figures, gap=1) - 1
+        longest = min(max(room, _SHORTEST_NAME), _LONGEST_NAME)
+        rows = [[plain(each["user"], longest), *row] for each, row in zip(users, figures, strict=False)]
         lines += terminal.table(head, rows, paint)
         lines += terminal.paragraph(
-            "allocations in units per second, else in units; over it while active is the most it would have "
-            "throttled in addition"
+            "Allocations in units per second, else units. Over it: inside the allocation in force, over the "
+            "candidate; active: those of them while the Mechanism was active, the most it would have throttled "
+            "more. Inside it: over the allocation in force, inside the candidate; admitted: those of them that "
+            "were throttled."
         )
         if len(users) > _SHOWN:
             lines.append(f"  and {len(users) - _SHOWN} more (--json shows all)")
