@@ -467,6 +467,16 @@ def test_policies_are_spread_evenly_over_as_few_tables_as_fit(
     assert tables == {40: [1] * 6, 80: [3, 3], 200: [6]}
 
 
+def test_a_folder_that_cannot_be_is_told_before_anything_is_simulated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "small.toml").write_text(SMALL, encoding="utf-8")
+    monkeypatch.setattr("tmm_core.operations.simulate.simulate", None)
+    assert main(["simulate", str(tmp_path / "small.toml"), "-o", str(tmp_path / "file")]) == 1
+    assert "file: File exists" in capsys.readouterr().err
+
+
 def test_a_wrong_command_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["simulate"]) == 2
     assert main(["simulate", "x", "--policies", "fare"]) == 2

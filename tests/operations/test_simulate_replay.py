@@ -16,6 +16,7 @@ from tmm_core.operations.simulate import simulate
 from tmm_core.operations.simulation.arrivals import Arrivals
 from tmm_core.operations.simulation.scenario import Scenario
 from tmm_core.operations.simulation.scenario_files import load_scenario
+from tmm_core.operations.simulation.summary import about
 from tmm_core.operations.simulation.words import BORN, users_of
 from tmm_core.operations.traffic.drive import STEP_NS
 from tmm_core.operations.traffic.logged_traffic import LoggedTraffic
@@ -170,3 +171,6 @@ def test_the_example_plays_a_log_with_clients_and_something_on_top(tmp_path: Pat
     assert fair.fresh[fair.users.index(HARBOUR)] == pytest.approx(60 + 20 * 120, rel=0.05)
     assert len(fair.activations) == 1 and fair.attempts > fair.requests
     assert simulation.inside == [NORTHERN]
+    said = about(simulation)
+    assert " from 2 Users in " in said, "a log's are not invented"
+    assert "1 User stays inside its allocation by its own doing" in said

@@ -100,6 +100,7 @@ def run(args: argparse.Namespace) -> int:
         return 2
     simulations = []
     scenarios = [load_scenario(name) for name in names]
+    args.out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be there is no news for after minutes
     for scenario in scenarios:
         if args.seed is not None:
             scenario = replace(scenario, seed=args.seed)

@@ -86,11 +86,18 @@ def figures_of(simulation: Simulation, result: PolicyResult) -> dict[str, Any]:
 def about(simulation: Simulation) -> str:
     """Say what was simulated."""
     scenario, config = simulation.scenario, simulation.scenario.config
+    users, inside = len(config.users), len(simulation.inside)
+    who = "User" if users == 1 else "Users"
+    if not any(traffic.file for traffic in scenario.traffic):
+        who = f"invented {who}"
+    stay = "Users stay inside their allocations by their"
+    if inside == 1:
+        stay = "User stays inside its allocation by its"
     return (
-        f"{number(simulation.results[0].requests)} Service Requests from {number(len(config.users))} invented Users in "
+        f"{number(simulation.results[0].requests)} Service Requests from {number(users)} {who} in "
         f"{duration(scenario.seconds)}, seed {scenario.seed}; operating threshold "
         f"{number(config.operating_threshold)}, system capacity {number(config.system_capacity)} units per second. "
-        f"{number(len(simulation.inside))} Users stay inside their allocations by their own doing."
+        f"{number(inside)} {stay} own doing."
     )
 
 
