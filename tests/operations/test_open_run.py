@@ -10,7 +10,7 @@ import pytest
 
 from tmm_core import Decision, Mechanism
 from tmm_core.operations.cli import main
-from tmm_core.operations.simulate import simulate
+from tmm_core.operations.simulate import Simulation, simulate
 from tmm_core.operations.simulation import policies
 from tmm_core.operations.simulation.arrivals import Arrivals, Fresh, Requests
 from tmm_core.operations.simulation.checks import checks
@@ -19,6 +19,7 @@ from tmm_core.operations.simulation.result import PolicyResult
 from tmm_core.operations.simulation.run import Run
 from tmm_core.operations.simulation.scenario import Change, DspTerms, Fault, Scenario
 from tmm_core.operations.simulation.scenario_files import load_scenario
+from tmm_core.operations.simulation.summary import figures_of, finding
 
 from .test_simulate import SMALL
 
@@ -163,6 +164,9 @@ def test_a_refusal_in_a_calm_second_is_found(small: Scenario, monkeypatch: pytes
     assert result.throttled_while_inactive == result.refused(Decision.THROTTLED) == 3
     assert result.audit is not None and result.audit.within_throttled > 0
     assert {check.name for check in checks(result) if check.holds is False} >= {"P1", "P3"}
+    simulation, breaches = Simulation(scenario, (result,), [], 0.0), result.audit.within_throttled
+    assert figures_of(simulation, result)["refused_inside"] == breaches
+    assert f"3 attempts were throttled, {breaches} of them inside" in finding(simulation)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from tmm_core.operations.simulation.arrivals import Fresh, Requests
 from tmm_core.operations.simulation.policies import NS
 from tmm_core.operations.simulation.result import Second
 from tmm_core.operations.simulation.run import Run
-from tmm_core.operations.simulation.scenario import Scenario
+from tmm_core.operations.simulation.scenario import ENGINES, Scenario
 from tmm_core.operations.simulation.shares import WINDOWS
 from tmm_core.operations.simulation.words import Words, srvs_of, users_of
 
@@ -34,7 +34,7 @@ __all__ = ["QUIET_MS", "OpenRun", "run_of"]
 QUIET_MS = 100
 """Decided at one instant while the Mechanism sleeps, in milliseconds."""
 
-_POLICIES = ("none", "hard", "first-come", "fair")
+_POLICIES = ("none", *ENGINES)
 _BELOW = 0.95  # of the operating threshold: a load that leaves no backlog behind
 _STAMP = NS << 7  # what the engine's `state` counts a second of backlog in
 

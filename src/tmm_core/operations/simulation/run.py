@@ -15,7 +15,7 @@ from tmm_core.operations.simulation.clients import Clients
 from tmm_core.operations.simulation.dsp_model import Dsp
 from tmm_core.operations.simulation.policies import NS, Attempts, Load, make_policy
 from tmm_core.operations.simulation.result import Activation, PolicyResult, Second
-from tmm_core.operations.simulation.scenario import Client, Fault, Scenario
+from tmm_core.operations.simulation.scenario import ENGINES, Client, Fault, Scenario
 from tmm_core.operations.simulation.shares import WINDOWS
 from tmm_core.operations.simulation.words import Words, born_of, srvs_of, users_of
 from tmm_core.policy.config import Config
@@ -56,7 +56,7 @@ class Run:
         self._config = config
         self._changes = list(scenario.changes)
         self._changed: list[tuple[int, Config]] = []  # in this second, from which instant on
-        audits = name in ("hard", "first-come", "fair") and scenario.hosts == 1
+        audits = name in ENGINES and scenario.hosts == 1
         self._audit = Audit(config, self._users, self._costs, self._priority) if audits else None
         self._activations = 0
         self._was_active = False

@@ -15,6 +15,7 @@ from tmm_core.policy.config import Config
 
 __all__ = [
     "CLIENT_KINDS",
+    "ENGINES",
     "FAULT_KINDS",
     "POLICIES",
     "TRAFFIC_KINDS",
@@ -36,6 +37,8 @@ POLICIES: Mapping[str, str] = {
     "alternative": "hold and release later",
 }
 """Policies to compare, and what to call them."""
+ENGINES = ("hard", "first-come", "fair")
+"""Those whose answers are the engine's own decisions."""
 
 CLIENT_KINDS = ("no-retry", "fixed", "exponential", "retry-after", "hostile")
 TRAFFIC_KINDS = ("steady", "diurnal", "burst", "on-off", "mmpp", "replay")

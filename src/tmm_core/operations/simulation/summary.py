@@ -12,7 +12,7 @@ from tmm_core.operations import terminal
 from tmm_core.operations.simulate import Simulation
 from tmm_core.operations.simulation.checks import checks
 from tmm_core.operations.simulation.result import PolicyResult
-from tmm_core.operations.simulation.scenario import POLICIES
+from tmm_core.operations.simulation.scenario import ENGINES, POLICIES
 from tmm_core.operations.terminal import Paint, duration, number, paragraph, percent
 
 __all__ = ["FIGURES", "NEVER", "Row", "about", "figures_of", "finding", "lines", "summary", "value_text"]
@@ -42,13 +42,26 @@ def _above(result: PolicyResult) -> int:
     return result.refused(Decision.SPARE_CAPACITY) + result.refused(Decision.THROTTLED)
 
 
+def _refused_inside(result: PolicyResult) -> int | None:
+    """What was refused inside an allocation: of the engine's own decisions, what the independent bucket objects to."""
+    if result.audit is not None:
+        return result.audit.within_throttled
+    if result.name in ENGINES:  # several hosts: each asks a bucket of its share
+        return None
+    return result.refused(Decision.WITHIN_ALLOCATION)
+
+
+def _refused_priority(result: PolicyResult) -> int:
+    return result.refused(Decision.PRIORITY) if result.audit is None else result.audit.priority_throttled
+
+
 FIGURES: Sequence[Row] = (
     Row("outage_s", "outage of the DSP", "duration", lambda _, r: r.outage_s),
     Row("goodput", "answered/s under pressure", "rate", lambda _, r: r.goodput),
     Row("answered", "answered in time, of all", "share", lambda _, r: r.answered_total / max(1, r.requests)),
-    Row("refused_inside", "refused inside allocation", "count", lambda _, r: r.refused(Decision.WITHIN_ALLOCATION)),
+    Row("refused_inside", "refused inside allocation", "count", lambda _, r: _refused_inside(r)),
     Row("refused_above", "refused above allocation", "count", lambda _, r: _above(r)),
-    Row("refused_priority", "priority refused", "count", lambda _, r: r.refused(Decision.PRIORITY)),
+    Row("refused_priority", "priority refused", "count", lambda _, r: _refused_priority(r)),
     Row("priority_lost", "priority never answered", "count", lambda _, r: r.priority_lost),
     Row(
         "inside_users_lost", "Users inside: never answered", "count",
@@ -106,11 +119,16 @@ def finding(simulation: Simulation) -> str:
     none, fair = simulation.of("none"), simulation.of("fair")
     if fair is None or (none is None and len(simulation.results) > 1):
         return f"{len(simulation.results)} policies on the same Service Requests"
-    threw = "nothing was throttled" if not _above(fair) else f"{number(_above(fair))} attempts were throttled"
-    inside = fair.refused(Decision.WITHIN_ALLOCATION) + fair.refused(Decision.PRIORITY)
-    threw += (
-        "" if not _above(fair) else f", {number(inside)} of them inside an allocation or on the priority list"
-    )
+    threw = "nothing was throttled"
+    if refused := _above(fair):
+        inside = _refused_inside(fair)
+        if inside is None:
+            those = int(fair.table[_inside(simulation, fair), :, 0].sum())
+            kind = "of Users that stay inside their allocations"
+        else:
+            those = inside + _refused_priority(fair)
+            kind = "inside an allocation or on the priority list"
+        threw = f"{number(refused)} attempts were throttled, {number(those)} of them {kind}"
     out = f"is out for {duration(fair.outage_s)}" if fair.outage_s else "stays up"
     if none is None:
         return f"With the Mechanism the DSP {out}: {threw}"
