@@ -39,7 +39,7 @@ def by_read_header(message: bytes) -> tuple[str, str]:
 
 def by_expat(message: bytes) -> tuple[str, str]:
     """The way of the first message of a kind: nothing is known of it."""
-    duis.starts.clear()
+    duis.kinds.clear()
     return names(duis.read_header(message))
 
 

@@ -17,9 +17,9 @@ PLAIN = Header(USER, TARGET, 1000, 1, "4.1", "4.1.1")
 
 @pytest.fixture(autouse=True)
 def _nothing_learnt() -> Iterator[None]:
-    duis.starts.clear()
+    duis.kinds.clear()
     yield
-    duis.starts.clear()
+    duis.kinds.clear()
 
 
 def refused(message: bytes) -> DuisError:
@@ -268,7 +268,7 @@ def test_no_more_parts_are_taken_than_the_header_needs() -> None:
 def test_what_follows_the_header_is_not_looked_at() -> None:
     end = compose().index(b"</sr:Header>") + len(b"</sr:Header>")
     for rest in (b"", b"<", b"\0\xff", b"</sr:Header>", b"&x;", b"<!DOCTYPE x>" + b" " * 100_000):
-        duis.starts.clear()
+        duis.kinds.clear()
         assert read_header(compose()[:end] + rest) == PLAIN
         assert read_header(compose()[:end] + rest) == PLAIN
 
@@ -315,4 +315,4 @@ def test_a_complete_reader_takes_what_follows_and_says_the_same() -> None:
 def test_first_bytes_that_are_learnt_stay_within_64_entries() -> None:
     for number in range(1_000):
         read_header(compose(declaration=f"<!-- {number} -->"))
-        assert len(duis.starts) <= 64
+        assert len(duis.kinds) <= 64

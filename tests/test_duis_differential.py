@@ -191,6 +191,25 @@ def test_a_damaged_message_gets_one_answer_whoever_reads_it(seed: int) -> None:
     assert NAMED[0] - named > 1_000
 
 
+def test_every_byte_at_every_place_of_an_eui64_is_taken_or_left_as_the_form_says() -> None:
+    """All 256 bytes: the short way looks at eight at a time."""
+    message = compose(user="0A-9F-AF-09-90-FA-00-99")
+    assert duis.known_names(message) or read_header(message)
+    form = re.compile(rb"[0-9A-Fa-f]{2}(-[0-9A-Fa-f]{2}){7}:[0-9A-Fa-f]{2}(-[0-9A-Fa-f]{2}){7}")
+    begin = message.index(b"RequestID>") + 10
+    taken = 0
+    for at in range(begin, begin + 47):
+        for byte in range(256):
+            changed = message[:at] + bytes([byte]) + message[at + 1 :]
+            names = duis.known_names(changed)
+            ids = changed[begin : begin + 47]
+            assert (names is not None) == (form.fullmatch(ids) is not None), ids
+            if names is not None:
+                assert names == (ids[:23].decode().upper(), "4.1.1")
+                taken += 1
+    assert taken == 32 * 22 + 14 + 1  # 32 digits with 22 spellings, 14 hyphens, a colon
+
+
 def test_what_is_read_is_what_lxml_finds_in_the_tree() -> None:
     etree = pytest.importorskip("lxml.etree", reason="lxml, the independent reader, is not installed")
 

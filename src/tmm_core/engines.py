@@ -18,11 +18,12 @@ except ImportError as error:  # pragma: no cover - only without the extension
     ) from error
 
 if TYPE_CHECKING:
-    from tmm_core._core.engine import Engine, Gate, Reception
+    from tmm_core._core.engine import Engine, Gate, Kinds, Reception
     from tmm_core.memory import Layout, SharedBlock
 
 __all__ = [
     "Gate",
+    "Kinds",
     "Reception",
     "layout",
     "make_block",

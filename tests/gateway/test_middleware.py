@@ -202,7 +202,7 @@ def test_websocket_and_lifespan_pass_through() -> None:
 @pytest.mark.parametrize("learnt", [True, False])
 def test_a_body_in_parts_is_handed_on_unchanged(door: str, size: int, learnt: bool) -> None:
     message = compose(size=20_000)
-    duis.starts.clear()
+    duis.kinds.clear()
     if learnt:
         duis.read_header(message)
     parts = [message[i : i + size] for i in range(0, len(message), size)]
@@ -229,7 +229,7 @@ def test_an_empty_last_part_is_not_lost() -> None:
     """A body shorter than what expat reads at once, and its end in a message of its own."""
     message = compose()
     assert len(message) < 1_024
-    duis.starts.clear()
+    duis.kinds.clear()
     reply = post("asgi", active_mechanism(), [message, b""])
     assert reply.received == message
 

@@ -3,6 +3,7 @@
 cimport cython
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint32_t
+from .header cimport Plain
 from .layout cimport Door, Settings, SlabHead
 from .workspace cimport Scratch, Workspace
 
@@ -77,10 +78,18 @@ cdef class Gate:
 
 
 @cython.final
+cdef class Kinds:
+    cdef dict by_start
+    cdef list recent
+
+    cdef bint found(self, part, Plain* plain) except -1
+
+
+@cython.final
 cdef class Reception:
     cdef dict gates
     cdef dict numbers
-    cdef dict starts
+    cdef Kinds kinds
     cdef frozenset methods
     cdef str method                     # one of them
     cdef object user_field              # bytes for ASGI, str for WSGI
@@ -90,10 +99,12 @@ cdef class Reception:
 
     cdef object asked(self, scope)
     cdef object by_fields(self, PyObject* headers)
+    cdef object by_names(self, bytes user, bytes srv)
     cdef object learn(self, bytes user, bytes srv)
     cdef object decided(self, str user, str srv)
 
 
 cdef class Entrance:
     cdef public object _app
+    cdef public object _by_message
     cdef public Reception _usual

@@ -1,6 +1,7 @@
 """A DUIS header in its plain form, byte by byte: the only place in the core that looks at text."""
 
-from libc.string cimport memchr, memcmp
+from libc.stdint cimport uint64_t
+from libc.string cimport memchr, memcmp, memcpy
 
 cdef enum:
     MESSAGE_LIMIT = 65536               # bytes looked at
@@ -21,6 +22,11 @@ cdef struct Plain:                      # what a header says
     Piece variant
     Piece reference
     Piece srv
+    const char* end                     # of the header
+
+
+cdef inline const char* end_of(Piece piece) noexcept nogil:
+    return piece.at + piece.size
 
 
 cdef struct Cursor:
@@ -45,10 +51,6 @@ cdef inline Py_ssize_t start_of(Piece message) noexcept nogil:
 
 cdef inline bint is_digit(char byte) noexcept nogil:
     return c'0' <= byte <= c'9'
-
-
-cdef inline bint is_hexadecimal(char byte) noexcept nogil:
-    return is_digit(byte) or c'a' <= byte <= c'f' or c'A' <= byte <= c'F'
 
 
 cdef inline char upper(char byte) noexcept nogil:
@@ -98,74 +100,125 @@ cdef inline bint finish(Cursor* cursor, const char* name, Py_ssize_t size) noexc
     return True
 
 
+cdef inline uint64_t eight(const char* at) noexcept nogil:
+    cdef uint64_t word
+    memcpy(&word, at, 8)
+    return word
+
+
+cdef inline bint are_pairs(uint64_t word, uint64_t between) noexcept nogil:
+    """Whether eight bytes are hyphens where `between` has ones, and hexadecimal digits elsewhere: without a branch."""
+    cdef uint64_t lower = word | <uint64_t>0x2020202020202020
+    # A sum has its highest bit where a byte is at least '0', more than '9'; at least 'a', more than 'f'.
+    cdef uint64_t digits = (word + <uint64_t>0x5050505050505050) & ~(word + <uint64_t>0x4646464646464646)
+    cdef uint64_t letters = (lower + <uint64_t>0x1F1F1F1F1F1F1F1F) & ~(lower + <uint64_t>0x1919191919191919)
+    cdef uint64_t right = (((digits | letters) & ~word) | between) & <uint64_t>0x8080808080808080
+    return right == <uint64_t>0x8080808080808080 and not (word ^ <uint64_t>0x2D2D2D2D2D2D2D2D) & between
+
+
 cdef inline bint take_eui(Cursor* cursor, Piece* piece) noexcept nogil:
-    cdef Py_ssize_t index
+    """Take ``XX-XX-XX-XX-XX-XX-XX-XX``, as its bytes 0 to 7, 8 to 15 and 15 to 22."""
     if cursor.end - cursor.at < EUI:
         return False
-    for index in range(EUI):
-        if not (cursor.at[index] == c'-' if index % 3 == 2 else is_hexadecimal(cursor.at[index])):
-            return False
+    cdef uint64_t outer = eight(b"\0\0\xff\0\0\xff\0\0"), inner = eight(b"\xff\0\0\xff\0\0\xff\0")
     piece.at = cursor.at
     piece.size = EUI
     cursor.at += EUI
+    return (are_pairs(eight(piece.at), outer) and are_pairs(eight(piece.at + 8), inner)
+            and are_pairs(eight(piece.at + 15), outer))
+
+
+cdef inline bint take_counter(Cursor* cursor, Piece* piece) noexcept nogil:
+    """A counter of 20 digits may be too large, and is left to others."""
+    piece.at = cursor.at
+    if not skip_digits(cursor, 19):
+        return False
+    piece.size = cursor.at - piece.at
+    return piece.at[0] != c'0' or piece.size == 1
+
+
+cdef inline bint take_variant(Cursor* cursor, Piece* piece) noexcept nogil:
+    if cursor.at >= cursor.end or not c'1' <= cursor.at[0] <= c'8':
+        return False
+    piece.at, piece.size = cursor.at, 1
+    cursor.at += 1
     return True
 
 
-cdef inline bint take_ids(Cursor* cursor, Plain* plain) noexcept nogil:
-    """Take ``originator:target:counter``; a counter of 20 digits may be too large, and is left to others."""
-    skip_white(cursor, PADDING)
-    if not (take_eui(cursor, &plain.user) and skip(cursor, b":", 1) and take_eui(cursor, &plain.target)
-            and skip(cursor, b":", 1)):
-        return False
-    plain.counter.at = cursor.at
-    if not skip_digits(cursor, 19):
-        return False
-    plain.counter.size = cursor.at - plain.counter.at
-    if plain.counter.at[0] == c'0' and plain.counter.size > 1:
-        return False
-    return finish(cursor, b"RequestID>", 10)
-
-
-cdef inline bint take_variant(Cursor* cursor, Plain* plain) noexcept nogil:
-    if begin(cursor, b"FirstInSequence>", 16):
-        if not (skip(cursor, b"true", 4) or skip(cursor, b"false", 5) or skip(cursor, b"0", 1)
-                or skip(cursor, b"1", 1)) or not finish(cursor, b"FirstInSequence>", 16):
-            return False
-    if not begin(cursor, b"CommandVariant>", 15) or cursor.at >= cursor.end or not c'1' <= cursor.at[0] <= c'8':
-        return False
-    plain.variant.at = cursor.at
-    plain.variant.size = 1
-    cursor.at += 1
-    return finish(cursor, b"CommandVariant>", 15)
-
-
-cdef inline bint take_references(Cursor* cursor, Plain* plain) noexcept nogil:
-    """Take Service Reference and its variant, which begins with it."""
-    cdef int depth = 0
-    if not begin(cursor, b"ServiceReference>", 17):
-        return False
-    plain.reference.at = cursor.at
+cdef inline bint take_reference(Cursor* cursor, Piece* piece) noexcept nogil:
+    piece.at = cursor.at
     if not (skip_digits(cursor, 3) and skip(cursor, b".", 1) and skip_digits(cursor, 3)):
         return False
-    plain.reference.size = cursor.at - plain.reference.at
-    if not (finish(cursor, b"ServiceReference>", 17) and begin(cursor, b"ServiceReferenceVariant>", 24)):
-        return False
-    plain.srv.at = cursor.at
-    if not skip(cursor, plain.reference.at, plain.reference.size):
+    piece.size = cursor.at - piece.at
+    return True
+
+
+cdef inline bint take_srv(Cursor* cursor, Piece reference, Piece* piece) noexcept nogil:
+    """It begins with its Service Reference."""
+    cdef int depth = 0
+    piece.at = cursor.at
+    if not skip(cursor, reference.at, reference.size):
         return False
     while depth < 2 and skip(cursor, b".", 1):
         if not skip_digits(cursor, 3):
             return False
         depth += 1
-    plain.srv.size = cursor.at - plain.srv.at
-    return finish(cursor, b"ServiceReferenceVariant>", 24)
+    piece.size = cursor.at - piece.at
+    return True
+
+
+cdef inline bint skip_first_in_sequence(Cursor* cursor) noexcept nogil:
+    """Go past an element that need not be there; False: it is not as it should be."""
+    if not begin(cursor, b"FirstInSequence>", 16):
+        return True
+    return ((skip(cursor, b"true", 4) or skip(cursor, b"false", 5) or skip(cursor, b"0", 1) or skip(cursor, b"1", 1))
+            and finish(cursor, b"FirstInSequence>", 16))
+
+
+cdef inline Cursor cursor_of(Piece message) noexcept nogil:
+    cdef Cursor cursor
+    cursor.at = message.at
+    cursor.end = message.at + (message.size if message.size < MESSAGE_LIMIT else MESSAGE_LIMIT)
+    return cursor
 
 
 cdef inline bint take_header(Piece message, Py_ssize_t start, Piece prefix, Plain* plain) noexcept nogil:
     """Take what stands from `start`, behind ``RequestID>``, to the end of the header; False: not the plain form."""
-    cdef Cursor cursor
-    cursor.at = message.at + start
-    cursor.end = message.at + (message.size if message.size < MESSAGE_LIMIT else MESSAGE_LIMIT)
+    cdef Cursor cursor = cursor_of(message)
+    cursor.at += start
     cursor.prefix = prefix
-    return (take_ids(&cursor, plain) and take_variant(&cursor, plain) and take_references(&cursor, plain)
-            and skip(&cursor, b"</", 2) and skip(&cursor, prefix.at, prefix.size) and skip(&cursor, b"Header>", 7))
+    skip_white(&cursor, PADDING)
+    if not (take_eui(&cursor, &plain.user) and skip(&cursor, b":", 1) and take_eui(&cursor, &plain.target)
+            and skip(&cursor, b":", 1) and take_counter(&cursor, &plain.counter)
+            and finish(&cursor, b"RequestID>", 10) and skip_first_in_sequence(&cursor)
+            and begin(&cursor, b"CommandVariant>", 15) and take_variant(&cursor, &plain.variant)
+            and finish(&cursor, b"CommandVariant>", 15)
+            and begin(&cursor, b"ServiceReference>", 17) and take_reference(&cursor, &plain.reference)
+            and finish(&cursor, b"ServiceReference>", 17)
+            and begin(&cursor, b"ServiceReferenceVariant>", 24)
+            and take_srv(&cursor, plain.reference, &plain.srv) and finish(&cursor, b"ServiceReferenceVariant>", 24)
+            and skip(&cursor, b"</", 2) and skip(&cursor, prefix.at, prefix.size) and skip(&cursor, b"Header>", 7)):
+        return False
+    plain.end = cursor.at
+    return True
+
+
+cdef inline bint skip_alike(Cursor* cursor, const char* begin, const char* end) noexcept nogil:
+    return skip(cursor, begin, end - begin)
+
+
+cdef inline bint take_alike(Piece message, const char* other, Plain* seen, Plain* plain) noexcept nogil:
+    """Take the header of a message that is like another, whose header was taken, in all but its six values.
+
+    What the other way would take: the values are taken alike, and what stands between them is the same.
+    """
+    cdef Cursor cursor = cursor_of(message)
+    return (skip_alike(&cursor, other, seen.user.at) and take_eui(&cursor, &plain.user)
+            and skip(&cursor, b":", 1) and take_eui(&cursor, &plain.target)
+            and skip(&cursor, b":", 1) and take_counter(&cursor, &plain.counter)
+            and skip_alike(&cursor, end_of(seen.counter), seen.variant.at) and take_variant(&cursor, &plain.variant)
+            and skip_alike(&cursor, end_of(seen.variant), seen.reference.at)
+            and take_reference(&cursor, &plain.reference)
+            and skip_alike(&cursor, end_of(seen.reference), seen.srv.at)
+            and take_srv(&cursor, plain.reference, &plain.srv)
+            and skip_alike(&cursor, end_of(seen.srv), seen.end))

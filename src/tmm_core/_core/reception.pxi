@@ -1,10 +1,11 @@
 # The reception of gateways, part of engine.pyx: the usual request of a known User, admitted in one call.
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_CheckExact
 from cpython.unicode cimport PyUnicode_CheckExact, PyUnicode_DecodeLatin1
 from libc.string cimport memcmp
-from .header cimport EUI, Piece, Plain, start_of, take_header, upper
+from .header cimport EUI, Piece, Plain, start_of, take_alike, take_header, upper
 
 
 # Borrowed references, without counting, to what a request holds: its caller waits for us. Never to what threads share.
@@ -23,6 +24,8 @@ cdef extern from "Python.h":
 
 cdef enum:
     KEPT_MOST = 4096                    # texts of headers that are kept
+    KINDS_MOST = 64
+    RECENT = 4                          # kinds that are looked at first
 
 cdef inline Piece piece_of(object text) noexcept:
     """The bytes of a bytes object, as long as it is there."""
@@ -31,50 +34,119 @@ cdef inline Piece piece_of(object text) noexcept:
     return piece
 
 
-cdef bint find_plain(object part, dict starts, Plain* plain) except -1:
-    """Find what a message says whose first bytes are in `starts`, with the prefix of its elements."""
-    cdef Piece message
-    cdef Py_ssize_t start
-    if not PyBytes_CheckExact(part):
-        return False
-    message = piece_of(part)
-    start = start_of(message)
-    prefix = starts.get(PyBytes_FromStringAndSize(message.at, start)) if start else None
-    return prefix is not None and take_header(message, start, piece_of(<bytes?>prefix), plain)
-
-
 cdef str text_of(Piece piece):
     return PyUnicode_DecodeLatin1(piece.at, piece.size, NULL)
 
 
-cdef str eui_of(Piece piece):
-    cdef char digits[EUI]
+cdef inline void put_upper(char* digits, Piece eui) noexcept:
     cdef int index
     for index in range(EUI):
-        digits[index] = upper(piece.at[index])
+        digits[index] = upper(eui.at[index])
+
+
+cdef str eui_of(Piece piece):
+    cdef char digits[EUI]
+    put_upper(digits, piece)
     return PyUnicode_DecodeLatin1(digits, EUI, NULL)
 
 
-def plain_header(part, dict starts not None):
-    """Return what the plain header of a message says; None: not plain, ask a reader of XML.
+cdef bytes upper_of(Piece eui):
+    text = PyBytes_FromStringAndSize(NULL, EUI)
+    put_upper(PyBytes_AS_STRING(text), eui)
+    return text
 
-    Parameters
-    ----------
-    part : bytes
-        The message or its first part.
-    starts : dict of bytes to bytes
-        First bytes of messages up to the end of the start tag of RequestID: prefix of the elements.
 
-    Returns
-    -------
-    tuple of str
-        Originator, target, counter, Command Variant, Service Reference, SRV.
-    """
-    cdef Plain plain
-    if not find_plain(part, starts, &plain):
-        return None
-    return (eui_of(plain.user), eui_of(plain.target), text_of(plain.counter), text_of(plain.variant),
-            text_of(plain.reference), text_of(plain.srv))
+@cython.final
+cdef class Kind:
+    """Messages with the same first bytes, up to the end of the start tag of RequestID, as a reader of XML found it."""
+    cdef bytes message                  # one of them
+    cdef bytes prefix                   # of the names of their elements
+    cdef Plain plain                    # its header
+    cdef int place                      # among those looked at first
+
+
+cdef class Kinds:
+    """The kinds of messages whose plain headers can be read here. *Thread-safe.*"""
+
+    def __cinit__(self):
+        self.by_start = {}
+        self.recent = [None] * RECENT
+
+    def __len__(self):
+        return len(self.by_start)
+
+    def clear(self):
+        """Forget all kinds."""
+        self.by_start.clear()
+        for place in range(RECENT):
+            self.recent[place] = None
+
+    def learn(self, bytes message not None, Py_ssize_t start, bytes prefix not None):
+        """Take a message in, if its header is plain.
+
+        Parameters
+        ----------
+        message : bytes
+        start : int
+            Bytes up to the end of the start tag of RequestID, which a reader of XML has found there.
+        prefix : bytes
+            Prefix of the names of its elements.
+        """
+        cdef Kind kind = Kind.__new__(Kind)
+        kind.message, kind.prefix = message, prefix
+        if not 0 < start <= len(message) or not take_header(piece_of(message), start, piece_of(prefix), &kind.plain):
+            return
+        if len(self.by_start) >= KINDS_MOST:
+            self.clear()                # an attacker who sends many can make this slow again, never wrong
+        kind.place = len(self.by_start) % RECENT
+        self.by_start[message[:start]] = kind
+
+    def header(self, part):
+        """Return what the plain header of a message says; None: not plain, ask a reader of XML.
+
+        Parameters
+        ----------
+        part : bytes
+            The message or its first part.
+
+        Returns
+        -------
+        tuple of str
+            Originator, target, counter, Command Variant, Service Reference, SRV.
+        """
+        cdef Plain plain
+        if not self.found(part, &plain):
+            return None
+        return (eui_of(plain.user), eui_of(plain.target), text_of(plain.counter), text_of(plain.variant),
+                text_of(plain.reference), text_of(plain.srv))
+
+    def names(self, part):
+        """Return originator and SRV of a message; as `header`."""
+        cdef Plain plain
+        return (eui_of(plain.user), text_of(plain.srv)) if self.found(part, &plain) else None
+
+    cdef bint found(self, part, Plain* plain) except -1:
+        cdef Piece message
+        cdef Kind kind
+        cdef Py_ssize_t start
+        cdef int place
+        if not PyBytes_CheckExact(part):
+            return False
+        message = piece_of(part)
+        for place in range(RECENT):
+            recent = self.recent[place]
+            if recent is None:
+                break
+            kind = <Kind>recent
+            if take_alike(message, PyBytes_AS_STRING(kind.message), &kind.plain, plain):
+                return True
+        start = start_of(message)
+        found = self.by_start.get(PyBytes_FromStringAndSize(message.at, start)) if start else None
+        if found is None:
+            return False
+        kind = <Kind>found
+        self.recent[kind.place] = kind
+        return take_header(message, start, piece_of(kind.prefix), plain)
 
 
 cdef inline PyObject* item(dict mapping, str key) noexcept:
@@ -125,19 +197,18 @@ cdef class Reception:
         By SRV.
     methods : frozenset of str
         Only these are Service Requests.
-    starts : dict of bytes to bytes
-        As for `plain_header`.
+    kinds : Kinds
     fields : tuple of bytes, or of str
         HTTP headers with User and SRV, as an ASGI scope or as a WSGI environ names them; none: the message says.
     """
 
     def __cinit__(self, dict gates not None, dict numbers not None, frozenset methods not None,
-                  dict starts not None, tuple fields not None):
+                  Kinds kinds not None, tuple fields not None):
         self.gates = gates
         self.numbers = numbers
         self.methods = methods
         self.method = next(iter(methods), None)  # compared first: a new string has no hash yet
-        self.starts = starts
+        self.kinds = kinds
         self.gates_of = {}
         self.numbers_of = {}
         if fields:
@@ -180,11 +251,9 @@ cdef class Reception:
     def ask_message(self, message):
         """Decide by the first ASGI message of a request's body; as `ask`, never False."""
         cdef Plain plain
-        if not PyDict_CheckExact(message) or (<dict>message).get("type") != "http.request":
+        if not PyDict_CheckExact(message) or not self.kinds.found((<dict>message).get("body"), &plain):
             return None
-        if not find_plain((<dict>message).get("body"), self.starts, &plain):
-            return None
-        return self.decided(eui_of(plain.user), text_of(plain.srv))
+        return self.by_names(upper_of(plain.user), PyBytes_FromStringAndSize(plain.srv.at, plain.srv.size))
 
     cdef object by_fields(self, PyObject* headers):
         """Look for one User and one SRV, each there once."""
@@ -213,9 +282,12 @@ cdef class Reception:
                 srv = text
         if user == NULL or srv == NULL:
             return None
-        gate, number = self.gates_of.get(<object>user), self.numbers_of.get(<object>srv)
+        return self.by_names(<bytes>user, <bytes>srv)
+
+    cdef object by_names(self, bytes user, bytes srv):
+        gate, number = self.gates_of.get(user), self.numbers_of.get(srv)
         verdict = None if gate is None or number is None else outcome_of(<Gate>gate, number)
-        return self.learn(<bytes>user, <bytes>srv) if verdict is None else verdict
+        return self.learn(user, srv) if verdict is None else verdict
 
     cdef object learn(self, bytes user, bytes srv):
         """Decide by the texts of two headers, and keep what they mean if somebody knows them."""
@@ -244,6 +316,8 @@ cdef class Entrance:
     ----------
     _app : ASGI application
     _usual : Reception
+    _by_message : ASGI application
+        Gets what the message says more about.
     """
 
     def __call__(self, scope, receive, send):
@@ -251,4 +325,6 @@ cdef class Entrance:
         verdict = None if usual is None else usual.asked(scope)
         if verdict is True:
             return self._app(scope, receive, send)
+        if verdict is False:
+            return self._by_message(scope, receive, send)
         return self._unusual(verdict, scope, receive, send)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
-from functools import partial
+from types import MethodType
 from typing import Any
 
 from tmm_core.engines import native
@@ -38,20 +38,15 @@ class TrafficManagement(Middleware[App], native.Entrance):
         # Calls go to the type's `__call__`, which is the engine's and no coroutine function. Servers that ask whether
         # this is one look at the attribute: without it they take an application for one of ASGI 2, or of WSGI.
         self.__dict__["__call__"] = self._called
+        self._by_message = _by_message(self._app, self._usual.ask_message, self._unusual)
 
     async def _called(self, scope: Scope, receive: Receive, send: Send) -> None:
         await type(self).__call__(self, scope, receive, send)
 
     async def _unusual(
-        self, verdict: bool | tuple[float, str] | None, scope: Scope, receive: Receive, send: Send
+        self, verdict: tuple[float, str] | None, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        """Go on where the engine cannot let a request in by its head; None: it knows nothing, and has done nothing."""
-        if verdict is False:
-            message = await receive()
-            verdict = self._usual.ask_message(message)
-            receive = partial(_again, [message], receive)
-        if verdict is True:
-            return await self._app(scope, receive, send)
+        """Go on where the engine cannot let a request in; None: it knows nothing, and has done nothing."""
         if verdict:
             return await _answer(send, 503, self._desk.answer(*verdict, _accept(scope)))
         return await self._look(scope, receive, send)
@@ -68,7 +63,7 @@ class TrafficManagement(Middleware[App], native.Entrance):
             message, said = await _read(receive)
             if message is None:
                 return None  # the User has gone before there was anything to decide
-            receive = partial(_again, [message], receive)
+            receive = MethodType(_again, [receive, message])
             charged = self._charged(user_id, said)
             if charged is None and self._not_duis == "refuse":
                 return await _answer(send, 400, bad_request(str(said), _accept(scope)))
@@ -79,6 +74,20 @@ class TrafficManagement(Middleware[App], native.Entrance):
         if wait_s is None:
             return await self._app(scope, receive, send)
         return await _answer(send, 503, self._desk.answer(wait_s, user_id or NOBODY, _accept(scope)))
+
+
+def _by_message(app: App, ask: Callable[[Message], Any], unusual: Callable[..., Awaitable[None]]) -> App:
+    """Return what decides by the first part of a body where that is enough: this is the way of most messages."""
+
+    async def by_message(scope: Scope, receive: Receive, send: Send) -> None:
+        held: list[Any] = [receive, await receive()]
+        verdict = ask(held[1])
+        again = MethodType(_again, held)
+        if verdict is True:
+            return await app(scope, again, send)
+        return await unusual(verdict, scope, again, send)
+
+    return by_message
 
 
 async def _read(receive: Receive) -> tuple[Message | None, tuple[str, str] | DuisError]:
@@ -102,9 +111,10 @@ async def _read(receive: Receive) -> tuple[Message | None, tuple[str, str] | Dui
     return None, DuisError("the User has gone before its header was complete", len(held))
 
 
-async def _again(first: list[Message], receive: Receive) -> Message:
-    """Receive `first`, which is taken out, and then what comes."""
-    return first.pop() if first else await receive()
+async def _again(held: list[Any]) -> Message:
+    """Receive the message held behind `receive`, which is taken out, and then what comes."""
+    message: Message = held.pop() if len(held) > 1 else await held[0]()
+    return message
 
 
 def _accept(scope: Scope) -> str | None:

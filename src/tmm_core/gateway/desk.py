@@ -159,7 +159,7 @@ class Desk:
             usual.
         """
         usual = frozenset() if fields is None else methods
-        return native.Reception(self._gates, self._srvs, usual, duis.starts, fields or ())
+        return native.Reception(self._gates, self._srvs, usual, duis.kinds, fields or ())
 
     def unidentified(self, error: Exception) -> bool:
         """Note what `identify` raised; return whether the unknown Users are charged, else all is admitted."""

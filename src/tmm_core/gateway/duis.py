@@ -18,11 +18,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from xml.parsers import expat
 
 from tmm_core.engines import native
 from tmm_core.errors import DuisError
+
+if TYPE_CHECKING:
+    from tmm_core.engines import Kinds
 
 __all__ = ["LIMIT", "NAMESPACE", "Header", "HeaderReader", "known_names", "read_header"]
 
@@ -384,28 +387,21 @@ class HeaderReader:
 # RequestID has the same bytes. Expat is a machine that reads from left to right: after the same bytes it is
 # in the same state. So where expat has once read a message with these first bytes and found RequestID
 # there, the engine reads the rest of a plain header (header.pxd). It takes no character that XML reads in
-# more than one way: no '&', no comment, no CDATA section, no attribute. Anything else goes to expat.
-_STARTS_LIMIT = 64
-#: First bytes of messages, as expat has read them, up to the start tag of RequestID: prefix of their elements.
-starts: dict[bytes, bytes] = {}
-
-
-def known_names(part: bytes) -> tuple[str, str] | None:
-    """Return User and SRV of a plain message whose first bytes have been read before; None: read it.
-
-    What `read_header` would say, for who needs no more of it. *Thread-safe.*
-    """
-    found = native.plain_header(part, starts)
-    return None if found is None else (found[0], found[5])
+# more than one way: no '&', no comment, no CDATA section, no attribute. Anything else goes to expat. And of a
+# message that differs from one read before in its six values alone, the rest is only compared.
+kinds = native.Kinds()
+#: Return User and SRV of a plain message of a known kind; None: read it. What `read_header` would say, for who needs
+#: no more of it. *Thread-safe.*
+known_names = kinds.names
 
 
 def _known(part: bytes) -> Header | None:
     """Return the header of a message in the common form whose first bytes are known; None: ask expat."""
-    return _plain(part, starts)
+    return _plain(part, kinds)
 
 
-def _plain(part: bytes, known_starts: dict[bytes, bytes]) -> Header | None:
-    found = native.plain_header(part, known_starts)
+def _plain(part: bytes, known: Kinds) -> Header | None:
+    found = known.header(part)
     if found is None:
         return None
     user_id, target_id, counter, variant, reference, srv_code = found
@@ -417,13 +413,12 @@ def _learn(first: bytes, at: int, header: Header) -> None:
     end = first.find(b"RequestID>") + 10
     if at >= end:
         return  # the first 'RequestID>' stands before the start tag, in a comment
-    start, prefix = first[:end], first[at + 1 : end - 10]
+    prefix = first[at + 1 : end - 10]
     # Header must begin with the prefix of RequestID: it does if this message reads the same to its end tag.
-    if _plain(first, {start: prefix}) != header:
-        return
-    if len(starts) >= _STARTS_LIMIT:
-        starts.clear()  # an attacker who sends many can make this slow again, never wrong
-    starts[start] = prefix
+    alone = native.Kinds()
+    alone.learn(first, end, prefix)
+    if _plain(first, alone) == header:
+        kinds.learn(first, end, prefix)
 
 
 def _shown(text: str) -> str:
