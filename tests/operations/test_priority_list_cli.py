@@ -106,6 +106,25 @@ def test_without_who_approved_it_there_is_no_change(tmm: Tmm, folder: Path) -> N
     assert len(list(folder.iterdir())) == 1
 
 
+def test_a_list_with_nothing_on_it_is_only_written_if_that_is_meant(tmm: Tmm, folder: Path) -> None:
+    every = load_priority_list(EXAMPLE).srvs
+    status, out, err = tmm("remove", folder, *every, *PANEL)
+    assert (status, out) == (1, "")
+    assert err == (
+        "tmm: nothing would be on the list: every SRV could be throttled, top-ups of prepayment meters "
+        "included. --allow-empty if that is meant\n"
+    )
+    assert len(list(folder.iterdir())) == 1
+    status, out, _ = tmm("remove", folder, *every, *PANEL, "--allow-empty")
+    assert status == 0
+    assert "warning: nothing would be on the list: every SRV could be throttled" in " ".join(out.split())
+    assert not load_priority_list(folder / "2026-12-01.toml").expanded
+    # Whoever compares it is told, too; and from nothing it can be filled again.
+    assert "nothing would be on the list" in tmm("diff", EXAMPLE, folder / "2026-12-01.toml")[1]
+    back = ("--version", "3", "--from", "2027-01-01", "--approved-by", "SEC Panel, 16 December")
+    assert tmm("add", folder, "2.2", *back)[0] == 0
+
+
 def test_all_mistakes_of_a_change_come_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         added(OLD, ["7.4", "4.4.4", "9.9", "4.1.1"], "1", "", date(2026, 10, 1), "")

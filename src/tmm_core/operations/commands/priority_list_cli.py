@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-from tmm_core.errors import ConfigError, Mistake
+from tmm_core.errors import ConfigError, Mistake, TMMError
 from tmm_core.operations import terminal
 from tmm_core.operations.commands.check_cli import day
 from tmm_core.operations.commands.placing import place
@@ -24,6 +24,7 @@ from tmm_core.policy.service_requests import by_srv_code, variants_of
 
 __all__ = ["add_parser", "run"]
 
+_EMPTY = "nothing would be on the list: every SRV could be throttled, top-ups of prepayment meters included."
 _EXAMPLES = """\
 LIST is a file, or a folder of files named by their first day in force: 2026-12-01.toml.
 A version is never edited: 'add' and 'remove' write a new file and leave the old one as it was.
@@ -62,6 +63,11 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         change.add_argument(
             "--from", dest="begins", type=day, required=True, metavar="DATE", help="first day in force"
         )
+        change.set_defaults(allow_empty=False)
+        if name == "remove":
+            change.add_argument(
+                "--allow-empty", action="store_true", help="write it also if nothing is left on the list"
+            )
         change.add_argument("--approved-by", required=True, metavar="WHO", help="who approved it, and when")
         change.add_argument(
             "--source", default="", metavar="TEXT", help="where it comes from (default as before)"
@@ -101,6 +107,8 @@ def _change(args: argparse.Namespace, traffic: Traffic | None) -> None:
     old = _in_force(args.list, args.begins)
     make = versions.added if args.action == "add" else versions.removed
     new = make(old, args.srvs, args.version, args.approved_by, args.begins, args.source)
+    if not new.expanded and not args.allow_empty:
+        raise TMMError(f"{_EMPTY} --allow-empty if that is meant")
     history = _history(args.list)
     for _, path in history:
         if load_priority_list(path).version == new.version:
@@ -177,7 +185,7 @@ def _tell(
     output: Path | None,
 ) -> None:
     change = versions.differ(old, new)
-    doubts = versions.doubts(change.added)
+    doubts = versions.doubts(change.added) + ([] if new.expanded else [_EMPTY])
     if args.json:
         terminal.print_json(
             {
