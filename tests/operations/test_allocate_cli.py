@@ -83,6 +83,11 @@ def test_a_change_above_the_limit_is_flagged_and_needs_to_be_accepted(tmm: Tmm, 
     )
     assert "+90.6 %!" in out
     assert "gone: Wharfside Power, with 5.366 before" in out
+    # 20,000 less a tenth for priority traffic and 50 for unknown Users, of 25,000 in all
+    assert (
+        "The allocations add up to 17,950.000: 89.8 % of the operating threshold, 71.8 % of the system capacity."
+        in " ".join(out.split())
+    )
     assert (
         tmm("-o", output, "--limit", "100")[0] == 0
     )  # 90.6 and the -100 of Wharfside Power are not above it

@@ -199,11 +199,20 @@ def test_history_is_shown_with_digests_and_who_approved(tmm: Tmm, folder: Path) 
     status, out, _ = tmm("show", folder, "--on", "2026-12-02")
     assert status == 0
     lines = out.splitlines()
-    assert lines[0].startswith("priority list 2, in force from 2026-12-01, 17 SRVs, digest ")
+    assert lines[0] == "priority list 2, in force from 2026-12-01, 17 SRVs"
+    digest = digest_of(load_priority_list(folder / "2026-12-01.toml"))
+    assert lines[1] == f"  digest {digest}, approved by SEC Panel, 18 November"
     history = lines[lines.index("  Versions in this folder") + 2 :]
     assert [line.split()[0] for line in history] == ["2026-11-01", "*", "2026-12-10"]
     assert history[1].endswith("+4.1.1")
     assert history[2].endswith("-4.1.1 -7.1")
+    # Ten SRVs at once do not fit.
+    assert (
+        tmm("add", folder, "6.2", "--version", "4", "--from", "2026-12-11", "--approved-by", "Ops Group")[0]
+        == 0
+    )
+    lines = tmm("show", folder)[1].splitlines()
+    assert lines[-1].endswith("9 on, 0 off")
     assert all(len(line) <= 80 for line in lines)
 
 

@@ -139,11 +139,12 @@ def run(args: argparse.Namespace) -> int:
         names = ", ".join(terminal.plain(change.user) for change in above[:5])
         more = f" and {len(above) - 5} more" if len(above) > 5 else ""
         limit = f"{float(100 * args.limit):g} %"
-        print(
+        told = (
             f"tmm: not written: the allocations of {names}{more} change by more than {limit}; --accept-changes if "
-            "that is meant",
-            file=sys.stderr,
+            "that is meant"
         )
+        lines = terminal.paragraph(told, indent="") if terminal.is_terminal(sys.stderr) else [told]
+        print("\n".join(lines), file=sys.stderr)
     return 1 if refused else 0
 
 
@@ -262,8 +263,13 @@ def _show(
     blocks = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
     for line in words.chart(allocations, terminal.columns(), paint, blocks=blocks):
         print(line)
-    demand = terminal.number(round(float(allocations.busy_hour_demand), 1))
-    print(f"  All busy hours together ask for {demand} Service Requests per second.")
+    total, demand = float(allocations.total), float(allocations.busy_hour_demand)
+    told = (
+        f"The allocations add up to {total:,.3f}: {terminal.percent(total, float(parameters.operating_threshold))} of "
+        f"the operating threshold, {terminal.percent(total, float(parameters.system_capacity))} of the system "
+        f"capacity. All busy hours together ask for {demand:,.1f} Service Requests per second."
+    )
+    print("\n".join(terminal.paragraph(told)))
     print()
     if recorded is not None:
         for line in words.over_lines(recorded, allocations, paint):

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -218,8 +219,9 @@ def _heading(priority: PriorityList, paint: Paint, label: str = "") -> Iterator[
     begins = priority.effective_from
     when = f"in force from {begins}" if begins is not None else "without a first day"
     title = f"{label}priority list {plain(priority.version) or '(no version)'}"
-    yield paint.bold(f"{title}, {when}, {len(priority.expanded)} SRVs, digest {versions.digest_of(priority)}")
-    yield f"  approved by {plain(priority.approved_by, 100) or '(nobody named)'}"
+    yield paint.bold(f"{title}, {when}, {len(priority.expanded)} SRVs")
+    approved = plain(priority.approved_by, 100) or "(nobody named)"
+    yield from terminal.paragraph(f"digest {versions.digest_of(priority)}, approved by {approved}")
     if priority.source:
         yield from terminal.paragraph(f"source: {plain(priority.source, 400)}")
 
@@ -227,34 +229,48 @@ def _heading(priority: PriorityList, paint: Paint, label: str = "") -> Iterator[
 def _history_table(
     history: Sequence[tuple[date, PriorityList]], shown: PriorityList, paint: Paint
 ) -> list[str]:
-    rows = []
-    before: PriorityList | None = None
-    for begins, each in history:
-        change = _signs(before, each) if before is not None else f"{len(each.expanded)} SRVs"
-        mark = "*" if each == shown else " "
-        who = plain(each.approved_by, 24)
-        rows.append((f"{mark} {begins}", plain(each.version, 16), versions.digest_of(each), who, change))
-        before = each
-    return terminal.table(("  from", "version", "digest", "approved by", "change"), rows, paint, left=5)
+    head = ("  from", "version", "digest", "approved by", "change")
+    facts = [
+        (
+            f"{'*' if each == shown else ' '} {begins}", plain(each.version, 16), versions.digest_of(each),
+            plain(each.approved_by, 24),
+        )
+        for begins, each in history
+    ]  # fmt: skip
+    room = terminal.columns() - terminal.table_width(head[:-1], facts, gap=1) - 1
+    changes = [f"{len(history[0][1].expanded)} SRVs"]
+    changes += [_signs(old, new, room) for (_, old), (_, new) in pairwise(history)]
+    rows = [(*row, change) for row, change in zip(facts, changes, strict=True)]
+    return terminal.table(head, rows, paint, left=5)
 
 
-def _signs(old: PriorityList, new: PriorityList) -> str:
+def _signs(old: PriorityList, new: PriorityList, room: int) -> str:
+    """Return what a version changes, in so many characters."""
     change = versions.differ(old, new)
     signs = [*(f"+{code}" for code in change.added), *(f"-{code}" for code in change.removed)]
-    return " ".join(signs[:6]) + (f" and {len(signs) - 6} more" if len(signs) > 6 else "")
+    if not signs:
+        return "the same"
+    for many in range(len(signs), 0, -1):
+        more = f" and {len(signs) - many} more" if many < len(signs) else ""
+        text = " ".join(signs[:many]) + more
+        if len(text) <= room:
+            return text
+    return f"{len(change.added)} on, {len(change.removed)} off"
 
 
 def _srv_table(
     priority: PriorityList, codes: Sequence[str], traffic: Traffic | None, paint: Paint
 ) -> Iterator[str]:
-    head = ("SRV", "name", "listed as", *(() if traffic is None else ("requests",)))
-    room = max(terminal.columns() - 34, 20)
+    through = {code: next(each for each in priority.srvs if code in variants_of(each)) for code in codes}
+    by_reference = any(code != each for code, each in through.items())
+    head = ("SRV", "name", *(("listed as",) if by_reference else ()), *(("requests",) if traffic else ()))
+    room = max(terminal.columns() - (34 if by_reference or traffic else 10), 20)
     rows = []
     for code in codes:
-        through = next(each for each in priority.srvs if code in variants_of(each))
-        sent = () if traffic is None else (f"{traffic.by_srv.get(code, 0):,}",)
-        rows.append((code, plain(by_srv_code()[code].name, room), through if through != code else "", *sent))
-    yield from terminal.table(head, rows, paint, left=3)
+        listed = (through[code] if through[code] != code else "",) if by_reference else ()
+        sent = (f"{traffic.by_srv.get(code, 0):,}",) if traffic else ()
+        rows.append((code, plain(by_srv_code()[code].name, room), *listed, *sent))
+    yield from terminal.table(head, rows, paint, left=3 if by_reference else 2)
 
 
 def _print_traffic(traffic: Traffic | None, old: PriorityList, new: PriorityList | None) -> None:
