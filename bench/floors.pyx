@@ -2,6 +2,7 @@
 # cython: binding=False
 """What nothing can be faster than: empty methods, one compare-and-swap, one clock; and loops that call us from C."""
 
+cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 from tmm_core cimport Lane
 from tmm_core._core.atomic cimport read, swap_if
@@ -15,6 +16,7 @@ cdef class Empty:
     def none(self, users, srvs, out=None, now=None):
         return out
 
+    @cython.always_allow_keywords(False)
     def one(self, srv):
         cdef uint32_t number = srv
         return True if number else False

@@ -42,6 +42,7 @@ cdef class Engine:
     cdef object answer(self, int outcome)
     cdef Settings* settings_now(self) noexcept nogil
     cdef void tick_if_due(self, SlabHead* slab, int64_t now) noexcept nogil
+    cdef void tick_for(self, SlabHead* slab, int64_t now) noexcept nogil
     cdef void release(self, int64_t index) noexcept nogil
     cdef void begin(self, int64_t slab) noexcept
     cdef void own(self, int64_t slab) noexcept nogil

@@ -6,6 +6,7 @@
 door; TMM_DEBUG=1 builds with the checks on.
 """
 
+cimport cython
 cimport numpy as cnp
 from cpython.object cimport PyObject
 from cpython.pycapsule cimport PyCapsule_New
@@ -16,7 +17,7 @@ from .arrays cimport check_arrays, first_beyond
 from .atomic cimport add, publish, read, read_published, swap_if, write
 from .batch cimport decide_batch, decide_each
 from .clock cimport clock_early, clock_exact, clock_step
-from .decide cimport FREE_THREADED, compare, decide
+from .decide cimport FREE_THREADED, compare, decide, unlikely
 from .gcra cimport stamp_of
 from .histogram cimport is_dense
 from .layout cimport (
@@ -467,8 +468,11 @@ cdef class Engine:
         return &self.door.control.settings[read_published(&self.door.control.generation) & 1]
 
     cdef inline void tick_if_due(self, SlabHead* slab, int64_t now) noexcept nogil:
-        if tick_due(self.door.control, read(&self.settings_now().tick_ns), now):
-            tick(&self.door, NULL if self.shared and slab == self.slab else slab, &self.scratch, now)
+        if unlikely(tick_due(self.door.control, read(&self.settings_now().tick_ns), now)):
+            self.tick_for(slab, now)
+
+    cdef void tick_for(self, SlabHead* slab, int64_t now) noexcept nogil:
+        tick(&self.door, NULL if self.shared and slab == self.slab else slab, &self.scratch, now)
 
     cdef inline void release(self, int64_t index) noexcept nogil:
         publish(&self.taken[index], 0)

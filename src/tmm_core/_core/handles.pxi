@@ -8,6 +8,7 @@ cdef class Gate:
     It follows the configuration: when an identifier moves to another User, so does its gate.
     """
 
+    @cython.always_allow_keywords(False)
     def admit(self, srv):
         """Decide on one Service Request of this User now; `srv` is a number from `Mechanism.srv`."""
         return <object>self.engine.answers[self.decided(srv)]
