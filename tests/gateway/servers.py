@@ -120,13 +120,14 @@ def post_many(port: int, bodies: Sequence[bytes], *, at_once: int = 8, **options
 class in_thread:  # noqa: N801 - used as a function
     """Serve an ASGI application by uvicorn in a thread of this process: the test sees its Mechanism."""
 
-    def __init__(self, app: Any) -> None:
+    def __init__(self, app: Any, **options: Any) -> None:
         import uvicorn
 
         self.socket = socket.socket()
         self.socket.bind(("127.0.0.1", 0))
         self.port: int = self.socket.getsockname()[1]
-        self.server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off", backlog=2_048))
+        options = {"log_level": "error", "lifespan": "off", "backlog": 2_048, **options}
+        self.server = uvicorn.Server(uvicorn.Config(app, **options))
         self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.socket]})
 
     def __enter__(self) -> int:
