@@ -27,6 +27,8 @@ HOP_BY_HOP = {
     "upgrade", "host", "expect",
     "te",  # codespell:ignore te
 }  # fmt: skip
+#: The server of this proxy says these itself.
+OURS = {"date", "server"}
 
 
 class Proxy:
@@ -69,7 +71,7 @@ class Proxy:
             kept = [
                 (name.lower(), value)
                 for name, value in answer.headers.raw
-                if name.lower().decode() not in HOP_BY_HOP and not name.lower().startswith(b"tmm-")
+                if name.lower().decode() not in HOP_BY_HOP | OURS and not name.lower().startswith(b"tmm-")
             ]
             await send({"type": "http.response.start", "status": answer.status_code, "headers": kept})
             async for part in answer.aiter_raw():

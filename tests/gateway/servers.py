@@ -109,7 +109,10 @@ def post(port: int, body: bytes, headers: Mapping[str, str] | None = None, path:
         text = answer.read()
     finally:
         connection.close()
-    return Reply(answer.status, {name.lower(): value for name, value in answer.getheaders()}, text)
+    fields: dict[str, str] = {}
+    for name, value in answer.getheaders():
+        fields[name.lower()] = f"{fields[name.lower()]}, {value}" if name.lower() in fields else value
+    return Reply(answer.status, fields, text)
 
 
 def post_many(port: int, bodies: Sequence[bytes], *, at_once: int = 8, **options: Any) -> list[Reply]:

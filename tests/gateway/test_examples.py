@@ -186,6 +186,8 @@ def test_the_duis_proxy_in_front_of_a_stub_dsp(config: Path, stack: ExitStack, t
     stack.enter_context(running(uvicorn("duis_proxy", port), port, log=tmp_path / "log", env=env))
     reply = post(port, compose(size=20_000), path="/services/send?x=1")
     assert (reply.status, reply.body) == (200, b"the DSP got POST /services/send with 20000 bytes\n")
+    # What both servers say of themselves is there once: a reply's headers come joined by a comma.
+    assert "," not in reply.headers["server"]
     assert_the_allocation_is_one(port)
     # The infrastructure's own 503 passes, and cannot be mistaken for the Mechanism's.
     reply = post(port, compose(), path="/503")

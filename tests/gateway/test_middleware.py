@@ -171,6 +171,7 @@ def test_a_body_that_is_no_duis_is_charged_passed_or_refused_as_configured(door:
     assert (reply.status, reply.received) == (400, None)
     assert "byte 0: found the root element" in json.loads(reply.body)["detail"]
     assert "tmm-decision" not in reply.headers
+    assert reply.headers["vary"] == "Accept"
     assert counts_of(mechanism) == {}
     with pytest.raises(ValueError, match="not_duis 'drop' must be"):
         post(door, mechanism, not_duis="drop")
