@@ -311,6 +311,14 @@ def test_recorded_traffic_is_compared_with_new_allocations(world: World, tmm: Tm
     status, out, _ = tmm("--month", "2026-12", "--against", world.path)
     assert status == 0
     assert "Counted as unknown, as they have no new allocation: Southern Energy" in out
+    assert "Recorded traffic, 2026-11-25 12:00 to 2026-11-25 12:00 UTC" in out
+    assert max(map(len, out.splitlines())) <= 80
+    # A configuration names its log.
+    toml = world.path.with_name("tmm.toml")
+    toml.write_text(
+        f"[capacity]\nsystem_capacity = 2\noperating_threshold = 1\n[files]\nevent_log = '{world.path}'\n"
+    )
+    assert tmm("--month", "2026-12", "--against", toml)[1] == out
 
 
 def test_seconds_over_are_counted_while_the_mechanism_is_active(world: World) -> None:

@@ -172,9 +172,13 @@ def test_the_report_compares_each_user_and_says_nothing_without_a_candidate(
             == throttled - row[Difference.ADMITTED] + row[Difference.OVER_WHILE_ACTIVE]
         )
         assert user.difference_units == user.candidate_throttled_units - throttled != 0
-    write_report(found, tmp_path / "report", statements=False)
+    write_report(found, tmp_path / "report")
     html = (tmp_path / "report" / "report.html").read_text()
     assert "Candidate Allocations" in html
+    # A User is told what became of its requests; a draft it might take for its allocation is not part of that.
+    statements = [path.read_text() for path in (tmp_path / "report" / "statements").iterdir()]
+    assert len(statements) == 4
+    assert not [text for text in statements if "candidate" in text.lower() or candidate.version in text]
     assert f"Candidate {candidate.version} was tried without effect on Wed 25 Nov 2026" in html
     with (tmp_path / "report" / "csv" / "candidate-1.csv").open(newline="", encoding="utf-8-sig") as file:
         rows = {row["user"]: row for row in csv.DictReader(file)}

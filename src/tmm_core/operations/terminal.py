@@ -35,10 +35,12 @@ __all__ = [
     "print_json",
     "progress",
     "table",
+    "table_of_names",
     "table_width",
 ]
 
 _REDRAW_S = 0.1
+_SHORTEST_NAME, _LONGEST_NAME = 12, 40
 _FIGURE = re.compile(r"(\d) (%|s|ms|min|h|days|million)(?!\w)")
 
 
@@ -149,6 +151,16 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], paint: Paint, *, l
         return "  " + gap.join(shown).rstrip()
 
     return [paint.bold(line(head)), *[line(row) for row in rows]]
+
+
+def table_of_names(
+    head: Sequence[str], names: Sequence[str], figures: Sequence[Sequence[str]], paint: Paint
+) -> list[str]:
+    """Return the lines of a table of names with figures: names are shortened to fit the terminal, figures never."""
+    room = columns() - table_width(head[1:], figures, gap=1) - 1
+    longest = min(max(room, _SHORTEST_NAME), _LONGEST_NAME)
+    rows = [[plain(name, longest), *row] for name, row in zip(names, figures, strict=True)]
+    return table(head, rows, paint)
 
 
 def table_width(head: Sequence[str], rows: Sequence[Sequence[str]], gap: int = 2) -> int:

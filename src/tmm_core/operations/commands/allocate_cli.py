@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from tmm_core.errors import ConfigError, Mistake, TMMError
 from tmm_core.operations import terminal
+from tmm_core.operations.commands.log_arguments import logs_of
 from tmm_core.operations.commands.placing import place
 from tmm_core.operations.event_log.files import LogSet
 from tmm_core.operations.planning import allocation_words as words
@@ -94,7 +95,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         type=Path,
         nargs="+",
         metavar="LOG",
-        help="event logs: how often would each User have been over its new allocation",
+        help="event logs, or a tmm.toml that names one: how often would each User have been over its new allocation",
     )
     parser.add_argument("--chart", type=Path, metavar="SVG", help="draw what goes where into this file")
     parser.add_argument("--json", action="store_true", help="write the figures to stdout as JSON")
@@ -115,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
         return _explain(args, allocations, changed)
     recorded = None
     if args.against:
-        with LogSet(args.against) as logs:
+        with LogSet(logs_of(args.against)) as logs:
             unknown = float(parameters.unknown_allocation)
             recorded = over_allocation(logs, allocations.units_per_second, unknown)
     above = [change for change in changed.values() if change.is_above(args.limit)]

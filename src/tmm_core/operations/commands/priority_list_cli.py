@@ -13,6 +13,7 @@ from typing import Any
 from tmm_core.errors import ConfigError, Mistake, TMMError
 from tmm_core.operations import terminal
 from tmm_core.operations.commands.check_cli import day
+from tmm_core.operations.commands.log_arguments import logs_of
 from tmm_core.operations.commands.placing import place
 from tmm_core.operations.event_log.files import LogSet
 from tmm_core.operations.planning.priority_traffic import Traffic, traffic_of
@@ -82,7 +83,11 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         )
     for action in actions.choices.values():
         action.add_argument(
-            "--traffic", type=Path, nargs="+", metavar="LOG", help="event logs: how much of it was priority"
+            "--traffic",
+            type=Path,
+            nargs="+",
+            metavar="LOG",
+            help="event logs, or a tmm.toml that names one: how much of it was priority",
         )
         action.add_argument("--month", metavar="YYYY-MM", help="of the traffic (default all there is)")
         action.add_argument("--json", action="store_true", help="write it to stdout as JSON")
@@ -93,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     """Show, compare or change."""
     traffic = None
     if args.traffic:
-        with LogSet(args.traffic) as logs:
+        with LogSet(logs_of(args.traffic)) as logs:
             traffic = traffic_of(logs, args.month)
     if args.action == "show":
         _show(args, traffic)

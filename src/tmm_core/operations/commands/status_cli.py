@@ -33,7 +33,6 @@ _STALE_S = 2.0
 _PID_MASK = (1 << 22) - 1
 _RATE = 1024  # rates in the core are in 1/1024 units per second
 _SHOWN = 20
-_SHORTEST_NAME, _LONGEST_NAME = 12, 40
 
 
 def add_block_options(parser: argparse.ArgumentParser) -> None:
@@ -278,10 +277,8 @@ def _candidate_lines(candidate: dict[str, Any], paint: terminal.Paint) -> list[s
              *(number(each[kind.name.lower()]) for kind in Difference)]
             for each in users[:_SHOWN]
         ]  # fmt: skip
-        room = terminal.columns() - terminal.table_width(head[1:], figures, gap=1) - 1
-        longest = min(max(room, _SHORTEST_NAME), _LONGEST_NAME)
-        rows = [[plain(each["user"], longest), *row] for each, row in zip(users, figures, strict=False)]
-        lines += terminal.table(head, rows, paint)
+        names = [each["user"] for each in users[:_SHOWN]]
+        lines += terminal.table_of_names(head, names, figures, paint)
         lines += terminal.paragraph(
             "Allocations in units per second, else units. Over it: inside the allocation in force, over the "
             "candidate; active: those of them while the Mechanism was active, the most it would have throttled "

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from fractions import Fraction
 from typing import Any
 
 from tmm_core.operations.planning.allocation_changes import Change
 from tmm_core.operations.planning.over_allocation import Recorded
-from tmm_core.operations.terminal import Paint, number, percent, plain, table
+from tmm_core.operations.terminal import Paint, number, paragraph, percent, plain, table, table_of_names
 from tmm_core.policy.allocation import NOTICE, Allocations, Terms
 from tmm_core.policy.parameters import QUANTA_PER_UNIT, SECONDS_PER_DAY
 from tmm_core.policy.validation import CATEGORIES
@@ -215,9 +216,12 @@ def _bar(part: Fraction, room: int, blocks: bool) -> str:
 
 def over_lines(recorded: Recorded, allocations: Allocations, paint: Paint) -> Iterator[str]:
     """Yield how often each User would have been over its new allocation."""
-    rows = [
+    if not recorded.users:
+        yield "  No Service Requests are recorded in these event logs."
+        return
+    users = sorted(recorded.users, key=lambda over: (-over.minutes_over, -over.seconds_over, over.user))
+    figures = [
         (
-            plain(over.user, _LONGEST_NAME),
             f"{over.allocation:,.3f}",
             f"{over.highest:,.1f}",
             f"{over.minutes:,}",
@@ -225,23 +229,26 @@ def over_lines(recorded: Recorded, allocations: Allocations, paint: Paint) -> It
             f"{over.seconds_over:,}",
             percent(over.units_over, over.units),
         )
-        for over in sorted(
-            recorded.users, key=lambda over: (-over.minutes_over, -over.seconds_over, over.user)
-        )
+        for over in users
     ]
     head = ("User", "allocation", "highest/s", "minutes", "over", "sec. over", "units over")
-    yield from table(head, rows, paint)
-    yield paint.faint(
-        "  minutes: with requests; over: above the allocation on average; sec. over: seconds above it,"
+    first, last = (
+        f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M}" for at in (recorded.first_s, recorded.last_s)
     )
-    yield paint.faint(
-        f"  of the {recorded.active_seconds:,} s while the Mechanism was active. Without priority traffic."
-    )
+    yield paint.bold(f"  Recorded traffic, {first} to {last} UTC")
+    yield from table_of_names(head, [over.user for over in users], figures, paint)
+    for line in paragraph(
+        "minutes: with requests; over: above the allocation on average; sec. over: seconds above it, of the "
+        f"{recorded.active_seconds:,} s while the Mechanism was active; units over: those above it in the minutes "
+        "over. Without priority traffic."
+    ):
+        yield paint.faint(line)
     if recorded.without_allocation:
         names = ", ".join(plain(user, _LONGEST_NAME) for user in recorded.without_allocation[:5])
         more = len(recorded.without_allocation) - 5
-        yield f"  Counted as unknown, as they have no new allocation: {names}" + (
-            f" and {more} more" if more > 0 else ""
+        yield from paragraph(
+            f"Counted as unknown, as they have no new allocation: {names}"
+            + (f" and {more} more" if more > 0 else "")
         )
 
 
