@@ -191,7 +191,15 @@ def test_an_attribute_may_be_named_by_number() -> None:
 
 
 @pytest.mark.parametrize(
-    "subject", ["CN=A,CN=B", "CN=A+CN=A", 'Subject="CN=A",Subject="CN=B"', 'Subject="CN=A";Subject="CN=B"']
+    "subject",
+    [
+        "CN=A,CN=B",
+        "CN=A+CN=A",
+        'Subject="CN=A",Subject="CN=B"',
+        'Subject="CN=A",Hash=00',  # the second certificate says no name, and is there
+        'Hash=00,Subject="CN=A"',
+        'Subject="CN=A";Subject="CN=B"',
+    ],
 )
 def test_two_names_are_no_name(subject: str) -> None:
     with pytest.raises(AmbiguousIdentityError):

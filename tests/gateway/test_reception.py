@@ -6,6 +6,7 @@ import asyncio
 import gc
 import inspect
 from collections.abc import Awaitable
+from io import BytesIO
 from typing import Any
 
 import pytest
@@ -52,15 +53,17 @@ def ask(middleware: TrafficManagement, headers: Any, body: bytes, method: str = 
     return int(sent[0]["status"])
 
 
-def wsgi_door(*, usual: bool) -> tuple[Mechanism, wsgi.TrafficManagement]:
-    """Return a Mechanism and its WSGI middleware by header, which asks every question where `usual` is False."""
+def wsgi_door(*, usual: bool, by_header: bool = True) -> tuple[Mechanism, wsgi.TrafficManagement]:
+    """Return a Mechanism and its WSGI middleware, which asks every question where `usual` is False."""
 
     def app(environ: Any, start_response: Any) -> list[bytes]:
+        if not by_header:
+            assert environ["wsgi.input"].read() == environ["body"]
         start_response("200 OK", [])
         return [b"ok"]
 
     mechanism = active_mechanism()
-    made = wsgi.TrafficManagement(app, mechanism, HttpHeader())
+    made = wsgi.TrafficManagement(app, mechanism, HttpHeader() if by_header else None)
     if not usual:
         made._usual = made._desk.reception(frozenset(), None)
     return mechanism, made
@@ -123,15 +126,34 @@ def test_an_environ_is_decided_and_counted_as_with_every_question_asked(
 )  # fmt: skip
 def test_messages_are_decided_and_counted_as_with_every_question_asked(choices: list[Any]) -> None:
     (one, quick), (other, slow) = (door(by_header=False, usual=usual) for usual in (True, False))
+    third, wsgi_quick = wsgi_door(by_header=False, usual=True)
     for user, srv, at, damage in choices * 2:
         body = compose(user=user, srv=srv)
         if damage == "cut":
             body = body[:at]
         elif damage == "spoilt":
             body = body[:at] + b"<" + body[at + 1 :]
-        assert ask(quick, [], body) == ask(slow, [], body)
-    assert counts_of(one) == counts_of(other)
-    assert quick.counts == slow.counts
+        status = ask(slow, [], body)
+        assert ask(quick, [], body) == status
+        environ = {"CONTENT_LENGTH": str(len(body)), "wsgi.input": BytesIO(body), "body": body}
+        assert ask_wsgi(wsgi_quick, environ_of([]) | environ) == status
+    assert counts_of(one) == counts_of(other) == counts_of(third)
+    assert quick.counts == slow.counts == wsgi_quick.counts
+
+
+def test_a_message_of_a_known_kind_is_decided_at_once_and_counted_once() -> None:
+    mechanism, middleware = door(by_header=False, usual=True)
+    ask_at_once = middleware._usual.ask_body
+    assert ask_at_once(compose(user="00-00-00-00-00-00-00-01")) is None  # no User's
+    for user, status in ((USER, 200), (OTHER_USER, 503)):
+        assert ask(middleware, [], compose(user=user)) == status
+    assert ask_at_once(compose(user=USER.lower(), counter=7)) is True
+    wait_s, user = ask_at_once(compose(user=OTHER_USER))  # type: ignore[misc]
+    assert (wait_s > 0, user) == (True, OTHER_USER)
+    assert counts_of(mechanism) == {QUIET: {"WITHIN_ALLOCATION": 2}, FLOODING: {"THROTTLED": 2}}
+    for unusual in (compose(srv="99.9"), b"", None, "text", bytearray(compose())):
+        assert ask_at_once(unusual) is None  # type: ignore[arg-type]
+    assert ask_at_once(compose()) is True
 
 
 def test_the_usual_request_is_decided_at_once_and_counted_once() -> None:

@@ -99,6 +99,7 @@ cdef class Reception:
     cdef dict numbers_of
 
     cdef object asked(self, scope)
+    cpdef object ask_body(self, part)
     cdef object by_fields(self, PyObject* headers)
     cdef object by_names(self, bytes user, bytes srv)
     cdef object learn(self, bytes user, bytes srv)

@@ -240,9 +240,11 @@ cdef class Reception:
         return self.by_fields(item(<dict>scope, "headers"))
 
     def ask_environ(self, environ):
-        """Decide by the environ of a WSGI request; as `ask`, but None where the message says."""
+        """Decide by the environ of a WSGI request; as `ask`, and for what the message says see `ask_body`."""
         if not PyDict_CheckExact(environ) or (<dict>environ).get("REQUEST_METHOD") not in self.methods:
             return None
+        if self.user_field is None:
+            return False
         user, srv = (<dict>environ).get(self.user_field), (<dict>environ).get(self.srv_field)
         if not PyUnicode_CheckExact(user) or not PyUnicode_CheckExact(srv):
             return None
@@ -250,8 +252,12 @@ cdef class Reception:
 
     def ask_message(self, message):
         """Decide by the first ASGI message of a request's body; as `ask`, never False."""
+        return self.ask_body((<dict>message).get("body")) if PyDict_CheckExact(message) else None
+
+    cpdef object ask_body(self, part):
+        """Decide by the first part of a request's body; as `ask`, never False."""
         cdef Plain plain
-        if not PyDict_CheckExact(message) or not self.kinds.found((<dict>message).get("body"), &plain):
+        if not self.kinds.found(part, &plain):
             return None
         return self.by_names(upper_of(plain.user), PyBytes_FromStringAndSize(plain.srv.at, plain.srv.size))
 

@@ -28,6 +28,9 @@ class TrafficManagement(Middleware[WSGIApplication]):
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         # The engine knows the usual request by itself; to any other it says None, and has done nothing.
         verdict = self._usual.ask_environ(environ)
+        if verdict is False:
+            body = environ["wsgi.input"] = WsgiInput(environ)
+            verdict = self._usual.ask_body(body.begin())
         if verdict is True:
             return self._app(environ, start_response)
         if verdict:
@@ -43,7 +46,9 @@ class TrafficManagement(Middleware[WSGIApplication]):
             return self._app(environ, start_response)
         user_id, srv_code = sender
         if srv_code is None:
-            body = environ["wsgi.input"] = WsgiInput(environ)
+            body = environ["wsgi.input"]
+            if type(body) is not WsgiInput:
+                body = environ["wsgi.input"] = WsgiInput(environ)
             said: tuple[str, str] | DuisError
             try:
                 said = body.read_names()

@@ -25,12 +25,16 @@ class WsgiInput:
         self._left = _length(environ)  # bytes not yet read; None: until the end, which the server knows
         self._held = b""
 
+    def begin(self) -> bytes:
+        """Return the first part, which may have the header."""
+        self._held = self._held or self._take(_PIECE)
+        return self._held
+
     def read_names(self) -> tuple[str, str]:
         """Read until User and SRV are known."""
-        part = self._take(_PIECE)
+        part = self.begin()
         names = known_names(part)
         if names is not None:
-            self._held = part
             return names
         reader, held = HeaderReader(), bytearray()
         try:
@@ -45,13 +49,17 @@ class WsgiInput:
 
     def _take(self, size: int) -> bytes:
         """Read `size` bytes, less only at the end: a server may block on more than there is."""
-        size = size if self._left is None else min(size, self._left)
-        parts = bytearray()
-        while len(parts) < size and (part := self._input.read(size - len(parts))):
-            parts += part
         if self._left is not None:
-            self._left -= len(parts)
-        return bytes(parts)
+            size = min(size, self._left)
+        taken: bytes = self._input.read(size) if size else b""
+        if len(taken) < size:
+            parts = bytearray(taken)
+            while len(parts) < size and (part := self._input.read(size - len(parts))):
+                parts += part
+            taken = bytes(parts)
+        if self._left is not None:
+            self._left -= len(taken)
+        return taken
 
     def read(self, size: int | None = -1) -> bytes:
         if size is None or size < 0:
