@@ -1,10 +1,10 @@
-"""What the Mechanism answers to a Service Request, and how a candidate allocation would have answered otherwise."""
+"""What the Mechanism answers to a Service Request."""
 
 from __future__ import annotations
 
 from enum import IntEnum
 
-__all__ = ["UNKNOWN", "Decision", "Difference"]
+__all__ = ["UNKNOWN", "Decision"]
 
 #: Name of the slot that all unknown Users share, and of the number all unknown SRVs share.
 UNKNOWN = "(unknown)"
@@ -17,12 +17,3 @@ class Decision(IntEnum):
     SPARE_CAPACITY = 1
     WITHIN_ALLOCATION = 2
     PRIORITY = 3
-
-
-class Difference(IntEnum):
-    """How a candidate allocation would have decided otherwise."""
-
-    OVER = 0  # inside the allocation in force, over the candidate
-    OVER_WHILE_ACTIVE = 1  # those of them while the Mechanism was active
-    WITHIN = 2  # over the allocation in force, inside the candidate
-    ADMITTED = 3  # those of them that were throttled

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tmm_core.answers import UNKNOWN, Decision, Difference
+from tmm_core.answers import UNKNOWN, Decision
 from tmm_core.engines import layout, make_block, native, private_engine, shared_engine, watching_engine
 from tmm_core.errors import ConfigError, MemoryLayoutError, Mistake
 from tmm_core.policy.config import Config
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tmm_core.memory import SharedBlock
     from tmm_core.snapshot import Candidate, Explanation, Snapshot
 
-__all__ = ["UNKNOWN", "Decision", "Difference", "Mechanism", "terms_of"]
+__all__ = ["UNKNOWN", "Decision", "Mechanism", "terms_of"]
 
 _living: weakref.WeakSet[Mechanism] = weakref.WeakSet()
 _ATTEMPTS = 1000  # at joining a block that others make and remove at the same time

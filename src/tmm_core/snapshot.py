@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import Any
 
 import numpy as np
 
 from tmm_core.answers import UNKNOWN, Decision
 
-__all__ = ["Candidate", "Explanation", "Snapshot", "reason"]
+__all__ = ["Candidate", "Difference", "Explanation", "Snapshot", "reason"]
 
 _NOT_SHARED = 2  # sharing = "none", in the core
+
+
+class Difference(IntEnum):
+    """How a candidate allocation would have decided otherwise."""
+
+    OVER = 0  # inside the allocation in force, over the candidate
+    OVER_WHILE_ACTIVE = 1  # those of them while the Mechanism was active
+    WITHIN = 2  # over the allocation in force, inside the candidate
+    ADMITTED = 3  # those of them that were throttled
 
 
 @dataclass(frozen=True, slots=True, eq=False)

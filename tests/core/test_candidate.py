@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from test_oracle import MS, NAMES, S, config_number, mixed_batch, operations
 
 from tmm_core import Config, Decision, Mechanism
-from tmm_core.mechanism import Difference
+from tmm_core.snapshot import Difference
 
 A = "Northern Energy"
 TAT, CANDIDATE_TAT = fields("Words")["tat"], fields("Words")["candidate_tat"]

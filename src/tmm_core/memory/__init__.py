@@ -5,7 +5,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from tmm_core.memory.private import ALIGNMENT, private_block
+import numpy as np
+
+from tmm_core.errors import MemoryLayoutError
 
 if TYPE_CHECKING:
     from tmm_core.memory.header import Header, Layout
@@ -13,6 +15,38 @@ if TYPE_CHECKING:
     from tmm_core.memory.shared import SharedBlock
 
 __all__ = ["ALIGNMENT", "Header", "Layout", "SharedBlock", "path_of", "private_block"]
+
+#: Bytes a block is aligned to: a cache line.
+ALIGNMENT = 64
+
+
+def private_block(nbytes: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Return zeroed memory for a block of this process alone.
+
+    Pages that are never written to are never committed: slots kept for later Users cost address space only.
+
+    Parameters
+    ----------
+    nbytes : int
+
+    Returns
+    -------
+    ndarray of uint8, shape (nbytes,)
+        Aligned to a cache line.
+
+    Raises
+    ------
+    MemoryLayoutError
+        There is not so much memory.
+    """
+    try:
+        raw = np.zeros(nbytes + ALIGNMENT, dtype=np.uint8)
+    except MemoryError:
+        raise MemoryLayoutError(
+            f"no memory for a block of {nbytes:,} bytes: configure fewer slots (max_users)"
+        ) from None
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + nbytes]
 
 
 # Of shared blocks: hashes, temporary folders, locks and maps, which a gateway of one process does without.

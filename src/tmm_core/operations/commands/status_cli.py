@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from tmm_core.errors import TMMError
-from tmm_core.mechanism import Decision, Difference, Mechanism
+from tmm_core.mechanism import Decision, Mechanism
 from tmm_core.operations import terminal
 from tmm_core.operations.terminal import number, percent, plain
 from tmm_core.policy.config import Config
-from tmm_core.snapshot import Snapshot
+from tmm_core.snapshot import Difference, Snapshot
 
 __all__ = ["add_block_options", "add_parser", "look_at", "run", "status_lines", "status_of"]
 
