@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import pickle
+import pkgutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import tmm_core
-from tmm_core import Config, Decision, Mechanism, Snapshot, get_include
+from tmm_core import Config, ConfigError, Decision, DuisError, Mechanism, Snapshot, get_include
+from tmm_core.errors import Mistake
 
 EUI = "90-B3-D5-1F-30-01-00-00"
 
@@ -26,6 +30,37 @@ def test_what_is_exported_is_there() -> None:
     for name in ("Mechanism", "Config", "Decision", "PriorityList", "Snapshot", "allocate", "get_include"):
         assert hasattr(tmm_core, name)
     assert Path(get_include(), "tmm_core.h").exists()
+
+
+def test_every_module_exports_what_it_says() -> None:
+    for found in pkgutil.walk_packages(tmm_core.__path__, "tmm_core."):
+        if found.name.endswith("__main__"):
+            continue
+        try:
+            module = importlib.import_module(found.name)
+        except ModuleNotFoundError as error:  # of an extra that is not installed
+            if str(error.name).startswith("tmm_core"):
+                raise
+            continue
+        missing = [name for name in getattr(module, "__all__", ()) if not hasattr(module, name)]
+        assert missing == [], found.name
+
+
+def test_what_is_told_survives_the_way_to_another_process() -> None:
+    error = pickle.loads(pickle.dumps(DuisError("found no header", 7)))
+    assert (str(error), error.offset) == ("byte 7: found no header", 7)
+    wrong = pickle.loads(pickle.dumps(ConfigError(Mistake("no", file="tmm.toml", line=3, field="mode"))))
+    assert (str(wrong), wrong.file, wrong.line, wrong.field) == ("tmm.toml:3: no", "tmm.toml", 3, "mode")
+    mechanism = Mechanism(config(), start=0)
+    assert pickle.loads(pickle.dumps(mechanism.explain(EUI, "4.1.1"))) == mechanism.explain(EUI, "4.1.1")
+    assert pickle.loads(pickle.dumps(mechanism.snapshot())).users == mechanism.snapshot().users
+
+
+def test_a_path_in_place_of_a_configuration_is_told_as_such() -> None:
+    with pytest.raises(TypeError, match=r"must be a Config, found 'tmm.toml': Config.load reads"):
+        Mechanism("tmm.toml")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="must be a Config"):
+        Mechanism(config(), start=0).apply({"mode": "observe"})  # type: ignore[arg-type]
 
 
 def test_names_become_numbers_and_unknown_ones_the_pool() -> None:

@@ -18,13 +18,13 @@ except ImportError as error:  # pragma: no cover - only without the extension
     ) from error
 
 if TYPE_CHECKING:
-    from tmm_core._core.engine import Engine, Gate, Kinds, Reception
+    from tmm_core._core.engine import Engine
+    from tmm_core._core.engine import Gate as Gate
+    from tmm_core._core.engine import Kinds as Kinds
+    from tmm_core._core.engine import Reception as Reception
     from tmm_core.memory import Layout, SharedBlock
 
 __all__ = [
-    "Gate",
-    "Kinds",
-    "Reception",
     "layout",
     "make_block",
     "native",

@@ -96,4 +96,7 @@ class DuisError(TMMError, ValueError):
 
     def __init__(self, message: str, offset: int) -> None:
         super().__init__(f"byte {offset}: {message}")
-        self.offset = offset
+        self._message, self.offset = message, offset
+
+    def __reduce__(self) -> tuple[object, ...]:  # else a copy in another process lacks the offset
+        return type(self), (self._message, self.offset)

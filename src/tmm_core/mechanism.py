@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from tmm_core.engines import layout, make_block, native, private_engine, shared_
 from tmm_core.errors import ConfigError, MemoryLayoutError, Mistake
 from tmm_core.policy.config import Config
 from tmm_core.policy.service_requests import srv_codes
-from tmm_core.terms import LEVEL, RATE, SECOND, named_from, own_files, terms_of, text_of
+from tmm_core.terms import LEVEL, RATE, SECOND, View, named_from, own_files, terms_of, text_of
 
 if TYPE_CHECKING:
     import logging
@@ -29,32 +29,6 @@ __all__ = ["UNKNOWN", "Decision", "Mechanism", "terms_of"]
 
 _living: weakref.WeakSet[Mechanism] = weakref.WeakSet()
 _ATTEMPTS = 1000  # at joining a block that others make and remove at the same time
-
-
-class _View:
-    """What this process knows of the terms in force; replaced as a whole, never changed.
-
-    Attributes
-    ----------
-    slots : dict of str to int
-        By name, also of Users that are no longer named.
-    ids : dict of str to int
-        Slots by name and identifier.
-    differences : list of list of int
-        By slot, when the candidate allocations were first tried.
-    """
-
-    __slots__ = ("config", "differences", "generation", "ids", "slots")
-
-    def __init__(
-        self, config: Config, users: Iterable[str], generation: int, differences: list[list[int]]
-    ) -> None:
-        self.config = config
-        self.slots = {name: slot for slot, name in enumerate(users)}
-        self.ids = {name: self.slots[name] for name in config.users}
-        self.ids.update((user_id, self.slots[owner]) for user_id, owner in config.user_ids.items())
-        self.generation = generation
-        self.differences = differences
 
 
 class Mechanism:
@@ -98,13 +72,14 @@ class Mechanism:
     retry_after: Callable[..., float]
 
     def __init__(self, config: Config, *, start: int | None = None) -> None:
+        _check(config)
         srvs = [UNKNOWN, *srv_codes()]
         engine = private_engine(config, len(srvs), native.clock() if start is None else start)
-        self._begin(engine, srvs, _View(config, [UNKNOWN, *config.users], 0, []), start, None)
+        self._begin(engine, srvs, View(config, [UNKNOWN, *config.users], 0, []), start, None)
         self._put_in_force(config, self._now(start))
 
     def _begin(
-        self, engine: Engine, srvs: list[str], view: _View, start: int | None, block: SharedBlock | None
+        self, engine: Engine, srvs: list[str], view: View, start: int | None, block: SharedBlock | None
     ) -> None:
         self._start = start
         self._lock = threading.Lock()
@@ -216,7 +191,7 @@ class Mechanism:
         block = make_block(config, path, len(srvs), __version__)
         try:
             mechanism = cls.__new__(cls)
-            view = _View(config, [UNKNOWN, *config.users], 0, [])
+            view = View(config, [UNKNOWN, *config.users], 0, [])
             mechanism._begin(shared_engine(block, now), srvs, view, start, block)
             with block.changing():
                 mechanism._put_in_force(config, now)
@@ -239,7 +214,7 @@ class Mechanism:
         if own is not None:
             config = own_files(config, own)
         mechanism = cls.__new__(cls)
-        mechanism._begin(engine, srvs, _View(config, users, generation, differences), start, block)
+        mechanism._begin(engine, srvs, View(config, users, generation, differences), start, block)
         return mechanism
 
     def user(self, user_id: str) -> int:
@@ -298,6 +273,7 @@ class Mechanism:
         MemoryLayoutError
             A shared block has no room or no slots for the new Users; the configuration in force stays.
         """
+        _check(config)
         if self._block is None:
             with self._lock:
                 self._put_in_force(config, self._now(now))
@@ -349,7 +325,7 @@ class Mechanism:
             candidate=self._candidate(view, counts.shape[0]),
         )
 
-    def _candidate(self, view: _View, users: int) -> Candidate | None:
+    def _candidate(self, view: View, users: int) -> Candidate | None:
         if not view.config.candidate_version:
             return None
         from tmm_core.snapshot import Candidate
@@ -425,7 +401,7 @@ class Mechanism:
             return self._engine.state()["tick_at"]
         return native.clock()
 
-    def _current(self) -> _View:
+    def _current(self) -> View:
         """Return the terms in force, of whichever process they came from."""
         view, block = self._view, self._block
         if block is None or self._engine.generation == view.generation:
@@ -433,11 +409,11 @@ class Mechanism:
         try:
             generation, text = block.read_terms(lambda: self._engine.generation)
             config, users, _, differences = named_from(text, block.header.block_id, block.path)
-            view = _View(own_files(config, view.config), users, generation, differences)
+            view = View(own_files(config, view.config), users, generation, differences)
         except MemoryLayoutError as error:
             # Slots stay valid: go on with the names that are known rather than stop deciding.
             _log().error("the names of the terms in force cannot be read, older ones stay: %s", error)
-            view = _View(view.config, view.slots, self._engine.generation, view.differences)
+            view = View(view.config, view.slots, self._engine.generation, view.differences)
         self._view = view
         return view
 
@@ -474,9 +450,14 @@ class Mechanism:
             block.write_terms(generation, text_of(config, users, srvs, block.header.block_id, differences))
         self._engine.apply(settings, rules, services, now)
         # In one store: a gate that looks in between sees the old generation and looks again.
-        self._view = _View(config, users, self._engine.generation, differences)
+        self._view = View(config, users, self._engine.generation, differences)
         if block is not None:
             block.forget_terms(generation)
+
+
+def _check(config: object) -> None:
+    if not isinstance(config, Config):
+        raise TypeError(f"config must be a Config, found {config!r}: Config.load reads one from a file")
 
 
 def _log() -> logging.Logger:

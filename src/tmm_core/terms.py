@@ -1,8 +1,8 @@
-"""A configuration in the core's integers, and as text that another process of the host can read."""
+"""A configuration by name, in the core's integers, and as text that another process of the host can read."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from datetime import date
 from types import MappingProxyType
@@ -13,7 +13,7 @@ import numpy as np
 from tmm_core.errors import MemoryLayoutError, TMMError
 from tmm_core.policy.config import Config, PriorityList
 
-__all__ = ["LEVEL", "RATE", "SECOND", "named_from", "own_files", "terms_of", "text_of"]
+__all__ = ["LEVEL", "RATE", "SECOND", "View", "named_from", "own_files", "terms_of", "text_of"]
 
 _STAMP = 128  # stamps per nanosecond: see _core/gcra.pxd
 SECOND = 1_000_000_000 * _STAMP
@@ -28,6 +28,32 @@ _SHARINGS = {"fair": 0, "first-come": 1, "none": 2}
 _SPARE_BURST_S = 0.25
 _BRAKES = 5  # activation_s is so many times the backlog above which no spare capacity is given
 _CEILING = 10  # the backlog that counts at most, in activation_s
+
+
+class View:
+    """What this process knows of the terms in force; replaced as a whole, never changed.
+
+    Attributes
+    ----------
+    slots : dict of str to int
+        By name, also of Users that are no longer named.
+    ids : dict of str to int
+        Slots by name and identifier.
+    differences : list of list of int
+        By slot, when the candidate allocations were first tried.
+    """
+
+    __slots__ = ("config", "differences", "generation", "ids", "slots")
+
+    def __init__(
+        self, config: Config, users: Iterable[str], generation: int, differences: list[list[int]]
+    ) -> None:
+        self.config = config
+        self.slots = {name: slot for slot, name in enumerate(users)}
+        self.ids = {name: self.slots[name] for name in config.users}
+        self.ids.update((user_id, self.slots[owner]) for user_id, owner in config.user_ids.items())
+        self.generation = generation
+        self.differences = differences
 
 
 def terms_of(
