@@ -272,6 +272,8 @@ class Mechanism:
             There are more new Users than slots; the configuration in force stays.
         MemoryLayoutError
             A shared block has no room or no slots for the new Users; the configuration in force stays.
+        ValueError
+            The Mechanism is closed, or only looks at the block.
         """
         _check(config)
         if self._block is None:

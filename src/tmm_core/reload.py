@@ -197,9 +197,8 @@ class Reloader:
         before = signal.getsignal(number)
 
         def handle(received: int, frame: Any) -> None:
-            self._asked = (
-                True  # and no more: a lock taken here might be held by the code that was interrupted
-            )
+            # And no more: a lock taken here might be held by the code that was interrupted.
+            self._asked = True
             if callable(before):
                 before(received, frame)
 

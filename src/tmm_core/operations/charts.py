@@ -24,6 +24,7 @@ __all__ = [
     "bar_chart",
     "day_chart",
     "line_chart",
+    "round_step",
     "row_chart",
     "visible",
 ]
@@ -265,7 +266,7 @@ class _Frame:
 
     def __init__(self, width: int, unit: str, legend: Sequence[tuple[str, str]], highest: float) -> None:
         self.width = width
-        self.step = _round_step(highest / 4)
+        self.step = round_step(highest / 4)
         # A little air, so that the topmost label is inside.
         self.highest = highest * 1.04
         self.marks = [place * self.step for place in range(int(self.highest / self.step) + 1)]
@@ -399,7 +400,7 @@ def _safe(text: str) -> str:
     return escape(visible(text))
 
 
-def _round_step(least: float) -> float:
+def round_step(least: float) -> float:
     """Return the next 1, 2 or 5 times a power of ten."""
     power = 1.0
     while power * 10 <= least:

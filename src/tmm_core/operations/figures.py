@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from tmm_core.operations.charts import round_step
 from tmm_core.operations.traffic.outcome import Series
 from tmm_core.policy.validation import HIDDEN
 
@@ -207,7 +208,7 @@ def _panel(panel: Panel, top: int, threshold: float, capacity: float) -> list[st
     bottom, plot_width = top + _PLOT_HEIGHT, _WIDTH - _LEFT - _RIGHT
     end = series.first + max(1, len(series.offered)) * series.width
     highest = max([capacity, threshold, *series.offered]) * 1.13  # room for a label above the highest
-    step_y = _round_step(highest / 4)
+    step_y = round_step(highest / 4)
 
     def x_of(second: float) -> str:
         return _short(_LEFT + (second - series.first) / (end - series.first) * plot_width)
@@ -340,16 +341,6 @@ def _periods(series: Series) -> list[tuple[int, int]]:
         elif active:
             found.append((began, began + series.width))
     return found
-
-
-def _round_step(least: float) -> float:
-    """Return the next 1, 2 or 5 times a power of ten."""
-    power = 1.0
-    while power * 10 <= least:
-        power *= 10
-    while power > least:
-        power /= 10
-    return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= least)
 
 
 def _load_text(load: float, step: float) -> str:

@@ -424,10 +424,6 @@ class Watcher:
             thread.join(timeout_s)
         atexit.unregister(self.stop)
 
-    def request_stop(self) -> None:
-        """Ask the loop to flush and end, without waiting: for signal handlers. *Thread-safe.*"""
-        self._stopping.set()
-
 
 def source_of(mechanism: Mechanism, at_ms: int) -> Source:
     """Return the life of the block that a Mechanism counts in or looks at.

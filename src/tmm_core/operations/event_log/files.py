@@ -11,7 +11,6 @@ from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from os import PathLike
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from tmm_core.errors import EventLogError
@@ -190,7 +189,5 @@ class LogSet:
     def __enter__(self) -> LogSet:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

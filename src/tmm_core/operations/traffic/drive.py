@@ -94,7 +94,6 @@ class Drive:
         self._counts = np.zeros((len(self._users), 4), dtype=np.int64)
         self._seconds_throttled = np.zeros(len(self._users), dtype=np.int64)
         self._highest_offered = np.zeros(len(self._users), dtype=np.int64)
-        self._unknown_srv = 0
         self._offered = Queue(config.system_capacity, config.operating_threshold)
         self._admitted = Queue(config.system_capacity, config.operating_threshold)
         self._events: list[Event] = []

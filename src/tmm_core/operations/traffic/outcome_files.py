@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import TextIO
 
 from tmm_core.errors import TMMError
@@ -126,9 +125,7 @@ class OutcomeFiles:
     def __enter__(self) -> OutcomeFiles:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stack.close()
         for path in self._done:
             _part(path).unlink(missing_ok=True)
