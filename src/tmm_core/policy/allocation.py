@@ -22,13 +22,23 @@ from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from math import lcm
 
 from tmm_core.errors import ConfigError
 from tmm_core.policy.parameters import NOTICE, QUANTA_PER_UNIT, SECONDS_PER_DAY, Parameters
-from tmm_core.policy.portfolio import METER_KINDS, Portfolio, UserPortfolio
+from tmm_core.policy.portfolio import CATEGORIES, METER_KINDS, Portfolio, UserPortfolio
 
-__all__ = ["COLUMNS", "NOTICE", "Allocations", "Terms", "UserAllocation", "allocate", "decimal_text"]
+__all__ = [
+    "COLUMNS",
+    "NOTICE",
+    "Allocations",
+    "Terms",
+    "UserAllocation",
+    "allocate",
+    "decimal_text",
+    "requests_per_day",
+]
 
 COLUMNS = ("user", "category", "user_ids", "allocation")
 """Header of the allocations CSV."""
@@ -112,7 +122,7 @@ class Terms:
     at_minimum: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Allocations:
     """The allocations of one month, sorted by User.
 
@@ -151,7 +161,7 @@ class Allocations:
         """What could be given away, in units per second; `total` never exceeds it."""
         return Fraction(self.distributable_quanta, QUANTA_PER_UNIT)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """First twelve hexadecimal digits of SHA-256 over the allocations file."""
         return hashlib.sha256(self.to_csv().encode("utf-8")).hexdigest()[:12]
@@ -228,7 +238,15 @@ def requests_per_day(
 ) -> tuple[Fraction, Fraction | None, Fraction | None]:
     """Return Service Requests a day as the portfolio, the forecast and last month's actual tell them."""
     rates = parameters.meter_rates(row.category)
-    by_portfolio = sum((rates[kind] * getattr(row, kind) for kind in METER_KINDS), Fraction(0))
+    # In integers over one denominator: a sum of fractions would be brought to lowest terms at each step.
+    scale = lcm(*(rate.denominator for rate in rates.values()))
+    by_portfolio = Fraction(
+        sum(
+            rates[kind].numerator * (scale // rates[kind].denominator) * getattr(row, kind)
+            for kind in METER_KINDS
+        ),
+        scale,
+    )
     forecast = None if row.forecast is None else Fraction(row.forecast, portfolio.days)
     actual = None if row.actual is None else Fraction(row.actual, portfolio.days_of_previous_month)
     return by_portfolio, forecast, actual
@@ -247,7 +265,8 @@ def allocate(portfolio: Portfolio, parameters: Parameters) -> Allocations:
         If the minimums alone are more than can be distributed.
     """
     rows = sorted(portfolio.users, key=lambda row: row.user)
-    minimums = [parameters.minimum_quanta(row.category) for row in rows]
+    minimum_of = {category: parameters.minimum_quanta(category) for category in CATEGORIES}
+    minimums = [minimum_of[row.category] for row in rows]
     distributable = parameters.distributable_quanta
     if sum(minimums) > distributable:
         raise ConfigError(
@@ -332,10 +351,12 @@ def _fill(minimums: list[int], weights: list[int], total: int) -> tuple[list[boo
     pinned = [weight == 0 for weight in weights]
     shared = total - sum(minimum for minimum, at in zip(minimums, pinned, strict=True) if at)
     weight = sum(weights)
+    # By weight over minimum, least first. Brought to one denominator that is an integer; without a minimum
+    # nobody is below it.
+    scale = lcm(*(minimum for minimum in set(minimums) if minimum))
     order = sorted(
-        (index for index, at in enumerate(pinned) if not at),
-        key=lambda index: Fraction(minimums[index], weights[index]),
-        reverse=True,
+        (index for index, at in enumerate(pinned) if not at and minimums[index]),
+        key=lambda index: weights[index] * (scale // minimums[index]),
     )
     for index in order:
         if shared * weights[index] >= minimums[index] * weight:

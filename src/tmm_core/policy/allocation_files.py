@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tmm_core.errors import Mistake
 from tmm_core.policy import validation as check
-from tmm_core.policy.tables import LARGEST_TABLE, Cell, table_of
+from tmm_core.policy.tables import LARGEST_TABLE, table_of
 
 __all__ = ["COLUMNS", "AllocationTable", "dated_files", "file_in_force", "first_day_of", "read_allocations"]
 
@@ -129,11 +129,11 @@ def read_allocations(data: bytes, file: str, found: list[Mistake]) -> Allocation
     """Read the bytes of an allocations file; what is wrong goes to `found`, row by row."""
     table = AllocationTable(file)
     reader = _Reader(table, found)
-    for line, cells in table_of(
+    for line, cells, _ in table_of(
         data, COLUMNS, file, found, kind="an allocations file", largest=LARGEST_TABLE
     ):
         user = reader.user(cells["user"], line)
-        category = cells["category"].text
+        category = cells["category"]
         if category not in check.CATEGORIES:
             reader.wrong(check.category_fault(category), line, "category")
         reader.user_ids(cells["user_ids"], user, line)
@@ -159,13 +159,13 @@ class _Reader:
         # The field says where in the line; a column would be one place said twice.
         self.found.append(Mistake(fault, file=self.table.file, line=line, field=field))
 
-    def user(self, cell: Cell, line: int) -> str | None:
+    def user(self, text: str, line: int) -> str | None:
         """Return the User's name, as the configuration writes it; None if it has none of its own."""
-        fault = check.name_fault(cell.text)
+        fault = check.name_fault(text)
         if fault is not None:
             self.wrong(f"user: {fault}", line, "user")
             return None
-        name = check.canonical_id(cell.text)
+        name = check.canonical_id(text)
         # Names that a reader cannot tell apart would be two Users by accident.
         key = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
         if key in self.likenesses:
@@ -176,10 +176,10 @@ class _Reader:
         self.likenesses[key] = (name, line)
         return name
 
-    def user_ids(self, cell: Cell, user: str | None, line: int) -> None:
+    def user_ids(self, cell: str, user: str | None, line: int) -> None:
         """Note the identifiers of a User, separated by spaces."""
         owner = user if user is not None else ""
-        for text in cell.text.split(" "):
+        for text in cell.split(" "):
             if not text:
                 continue
             fault = check.user_id_fault(text)
@@ -200,9 +200,8 @@ class _Reader:
             if user is not None:
                 self.table.user_ids[user_id] = user
 
-    def allocation(self, cell: Cell, line: int) -> float:
+    def allocation(self, text: str, line: int) -> float:
         """Return an allocation, units per second; 0 after a mistake."""
-        text = cell.text
         if _NUMBER.fullmatch(text):
             value = float(text)
             fault = check.allocation_fault(value)

@@ -297,11 +297,13 @@ class Config:
         self, name: str, allocations: Mapping[str, float], unknown: float, cost: int, found: list[Mistake]
     ) -> None:
         """One Service Request of the highest cost must be paid within 100 days of each allocation."""
+        if cost == 1:
+            return
         least = cost / check.MAX_CHARGE_S
         rates = {check.element(name, user): rate for user, rate in allocations.items()}
         if name == "allocations":
             rates["unknown_allocation"] = unknown
-        for field_name, rate in rates.items() if cost > 1 else ():
+        for field_name, rate in rates.items():
             if 0 < rate < least:
                 days = f"{cost / rate / 86_400:.0f} days"
                 fault = f"{field_name}: allocation {rate:.15g} needs {days} for a cost of {cost},"

@@ -8,12 +8,12 @@ from __future__ import annotations
 import re
 import unicodedata
 from calendar import monthrange
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from tmm_core.errors import ConfigError, Mistake
-from tmm_core.policy.tables import Cell, read_file, table_of
+from tmm_core.policy.tables import Row, read_file, table_of
 from tmm_core.policy.validation import CATEGORIES, shown
 
 __all__ = ["CATEGORIES", "COLUMNS", "METER_KINDS", "Portfolio", "UserPortfolio"]
@@ -40,7 +40,7 @@ LONGEST_NAME = 100
 LARGEST_FILE = 64 << 20
 
 _EUI_64 = re.compile(r"[0-9A-F]{2}(-[0-9A-F]{2}){7}")
-_COUNT = re.compile(r"[0-9]+")
+_WORD = re.compile(r"[^ ]+")
 _LONGEST_COUNT = 15  # digits
 _MONTH = re.compile(r"(2[0-9]{3})-(0[1-9]|1[0-2])")
 
@@ -133,10 +133,11 @@ class Portfolio:
         """Read the bytes of a portfolio file; see `load`."""
         reader = _Reader(file)
         if not _MONTH.fullmatch(month):
-            reader.wrong(
+            fault = (
                 f"the month is {month!r}, expected a file name like 2026-12.csv or the month itself "
                 "(--month 2026-12)"
             )
+            reader.mistakes.append(Mistake(fault, file=file))
         users = reader.rows(data)
         if reader.mistakes:
             raise ConfigError(sorted(reader.mistakes, key=lambda each: (each.line or 0, each.column or 0)))
@@ -152,86 +153,73 @@ class _Reader:
         self.names: dict[str, int] = {}
         self.owners: dict[str, tuple[str, int]] = {}
 
-    def wrong(
-        self, message: str, line: int | None = None, column: int | None = None, field: str | None = None
-    ) -> None:
-        self.mistakes.append(Mistake(message, file=self.file, line=line, column=column, field=field))
+    def wrong(self, message: str, row: Row, field: str, at: int = 0) -> None:
+        """Note a mistake in a cell, so many characters into it."""
+        self.mistakes.append(
+            Mistake(message, file=self.file, line=row.line, column=row.column(field) + at, field=field)
+        )
 
     def rows(self, data: bytes) -> list[UserPortfolio]:
         table = table_of(
             data, COLUMNS, self.file, self.mistakes, kind="a portfolio file", largest=LARGEST_FILE
         )
-        return [self._user(cells, line) for line, cells in table]
+        return [self._user(row) for row in table]
 
-    def _user(self, cells: Mapping[str, Cell], line: int) -> UserPortfolio:
-        user = self._name(cells["user"], line)
-        category = cells["category"]
-        if category[1] not in CATEGORIES:
-            self.wrong(_wrong_category(category[1]), line, category[0], "category")
-        counts = {kind: self._count(cells[kind], line, kind, MOST_DEVICES) or 0 for kind in METER_KINDS}
-        requests: dict[str, int | None] = {}
-        for kind in ("forecast", "actual"):
-            given = cells[kind][1] != ""
-            requests[kind] = self._count(cells[kind], line, kind, MOST_REQUESTS) if given else None
-        return UserPortfolio(
-            user,
-            category[1],
-            self._user_ids(cells["user_ids"], user, line),
-            **counts,
-            forecast=requests["forecast"],
-            actual=requests["actual"],
+    def _user(self, row: Row) -> UserPortfolio:
+        user = self._name(row)
+        category = row.cells["category"]
+        if category not in CATEGORIES:
+            self.wrong(_wrong_category(category), row, "category")
+        counts = {kind: self._count(row, kind, MOST_DEVICES) or 0 for kind in METER_KINDS}
+        forecast, actual = (
+            self._count(row, kind, MOST_REQUESTS) if row.cells[kind] else None
+            for kind in ("forecast", "actual")
         )
+        user_ids = self._user_ids(user, row)
+        return UserPortfolio(user, category, user_ids, **counts, forecast=forecast, actual=actual)
 
-    def _name(self, cell: Cell, line: int) -> str:
-        column, name = cell
+    def _name(self, row: Row) -> str:
+        name = row.cells["user"]
         wrong = _wrong_name(name)
         if wrong:
-            self.wrong(f"the User's name {shown(name)} {wrong}", line, column, "user")
+            self.wrong(f"the User's name {shown(name)} {wrong}", row, "user")
         # Names that a reader cannot tell apart are one name: they would be two Users by accident.
         key = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
         if key and key in self.names:
             first = self.names[key]
-            self.wrong(
-                f"User {shown(name)} is already in line {first}, expected one line a User",
-                line,
-                column,
-                "user",
-            )
-        self.names.setdefault(key, line)
+            fault = f"User {shown(name)} is already in line {first}, expected one line a User"
+            self.wrong(fault, row, "user")
+        self.names.setdefault(key, row.line)
         return name
 
-    def _user_ids(self, cell: Cell, user: str, line: int) -> tuple[str, ...]:
-        column, text = cell
+    def _user_ids(self, user: str, row: Row) -> tuple[str, ...]:
         found = []
-        for match in re.finditer(r"[^ ]+", text):
-            at, user_id = column + match.start(), match.group().upper()
+        for match in _WORD.finditer(row.cells["user_ids"]):
+            user_id = match[0].upper()
             if not _EUI_64.fullmatch(user_id):
-                self.wrong(
-                    f"{shown(match.group())} is not an EUI-64, expected eight octets like "
-                    "90-B3-D5-1F-30-01-00-00, several separated by spaces",
-                    line,
-                    at,
-                    "user_ids",
+                fault = (
+                    f"{shown(match[0])} is not an EUI-64, expected eight octets like 90-B3-D5-1F-30-01-00-00, "
+                    "several separated by spaces"
                 )
+                self.wrong(fault, row, "user_ids", match.start())
                 continue
             if user_id in self.owners:
                 owner, first = self.owners[user_id]
-                self.wrong(
-                    f"{user_id} already belongs to {shown(owner)} in line {first}", line, at, "user_ids"
-                )
-            self.owners.setdefault(user_id, (user, line))
+                fault = f"{user_id} already belongs to {shown(owner)} in line {first}"
+                self.wrong(fault, row, "user_ids", match.start())
+            self.owners.setdefault(user_id, (user, row.line))
             found.append(user_id)
         return tuple(sorted(set(found)))
 
-    def _count(self, cell: Cell, line: int, field: str, most: int) -> int | None:
-        column, text = cell
-        if not _COUNT.fullmatch(text):
+    def _count(self, row: Row, field: str, most: int) -> int | None:
+        text = row.cells[field]
+        if not (text.isascii() and text.isdigit()):
             what = shown(text) if text else "nothing"
-            self.wrong(f"{field} is {what}, expected digits only, 0 to {most}", line, column, field)
+            self.wrong(f"{field} is {what}, expected digits only, 0 to {most}", row, field)
             return None
         count = int(text) if len(text) <= _LONGEST_COUNT else None
         if count is None or count > most:
-            self.wrong(f"{field} {text[:40]} is absurd, expected at most {most}", line, column, field)
+            self.wrong(f"{field} {text[:40]} is absurd, expected at most {most}", row, field)
             return None
         return count
 
@@ -249,7 +237,10 @@ _NAME_RULES: tuple[tuple[Callable[[str], bool], str], ...] = (
         "begins with a character that makes spreadsheets run it as a formula, expected a letter or digit",
     ),
     (
-        lambda name: any(unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp") for char in name),
+        lambda name: (
+            not name.isprintable()
+            and any(unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp") for char in name)
+        ),
         "holds control or invisible characters",
     ),
     (lambda name: unicodedata.normalize("NFC", name) != name, "is not in Unicode form NFC"),

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from tmm_core.errors import ConfigError, Mistake
 
-__all__ = ["LARGEST_TABLE", "MOST_MISTAKES", "Cell", "Row", "lines_of", "read_file", "table_of"]
+__all__ = ["LARGEST_TABLE", "MOST_MISTAKES", "Row", "lines_of", "read_file", "table_of"]
 
 LARGEST_TABLE = 64 << 20
 """Bytes of a table; a million Users take about 60 MB."""
@@ -26,18 +26,20 @@ _BOM = b"\xef\xbb\xbf"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
-class Cell(NamedTuple):
-    """Column of the cell's first character in its line, from 1, and its text."""
-
-    column: int
-    text: str
-
-
 class Row(NamedTuple):
-    """Line, from 1, and the cells by the name of their column."""
+    """Line, from 1, the cells by the name of their column, and where they begin if any is in quotation marks."""
 
     line: int
-    cells: Mapping[str, Cell]
+    cells: Mapping[str, str]
+    begins: Sequence[int] | None
+
+    def column(self, name: str) -> int:
+        """Return the column of a cell's first character in its line, from 1."""
+        place = list(self.cells).index(name)
+        if self.begins is not None:
+            return self.begins[place]
+        # Only a mistake asks: to keep it for every cell would take longer than to read them.
+        return 1 + sum(len(text) + 1 for text in list(self.cells.values())[:place])
 
 
 def read_file(path: str | PathLike[str], largest: int) -> bytes:
@@ -160,7 +162,8 @@ def table_of(
         if isinstance(cells, Mistake):
             found.append(cells)
         else:
-            yield Row(number, dict(zip(columns, cells, strict=True)))
+            texts, begins = cells
+            yield Row(number, dict(zip(columns, texts, strict=True)), begins)
 
 
 def _no_more(file: str, line: int) -> Mistake:
@@ -189,14 +192,34 @@ def _header_fault(line: str, columns: Sequence[str], file: str) -> Mistake | Non
     return None
 
 
-def _cells(line: str, number: int, expected: int, file: str, entry: str) -> list[Cell] | Mistake:
+_Cells = tuple[list[str], list[int] | None]
+"""Texts of a line, and where they begin if any is in quotation marks."""
+
+
+def _cells(line: str, number: int, expected: int, file: str, entry: str) -> _Cells | Mistake:
     """Split one line; the mistake if it has no sound cells."""
     if not line:
         return Mistake(f"an empty line, expected a {entry}", file=file, line=number, column=1)
-    cells: list[Cell] = []
+    cells = _quoted(line, number, file) if '"' in line else (line.split(","), None)
+    if isinstance(cells, Mistake):
+        return cells
+    texts, begins = cells
+    if len(texts) == expected:
+        return cells
+    hint = " (separated by semicolons: expected commas)" if len(texts) == 1 and ";" in line else ""
+    plural = "cell" if len(texts) == 1 else "cells"
+    fault = f"{len(texts)} {plural}, expected {expected}{hint}"
+    column = line.rfind(",") + 2 if begins is None else begins[-1]
+    return Mistake(fault, file=file, line=number, column=column)
+
+
+def _quoted(line: str, number: int, file: str) -> _Cells | Mistake:
+    texts: list[str] = []
+    begins: list[int] = []
     at = 0
     while True:
         start = at
+        begins.append(at + 1)
         if line.startswith('"', at):
             parts = []
             while True:
@@ -211,7 +234,7 @@ def _cells(line: str, number: int, expected: int, file: str, entry: str) -> list
             if at < len(line) and line[at] != ",":
                 fault = f"{line[at]!r} after a closing quotation mark, expected a comma"
                 return Mistake(fault, file=file, line=number, column=at + 1)
-            cells.append(Cell(start + 1, '"'.join(parts)))
+            texts.append('"'.join(parts))
         else:
             end = line.find(",", at)
             at = len(line) if end < 0 else end
@@ -219,13 +242,7 @@ def _cells(line: str, number: int, expected: int, file: str, entry: str) -> list
             if quote >= 0:
                 fault = "a quotation mark inside a cell that does not begin with one"
                 return Mistake(fault, file=file, line=number, column=quote + 1)
-            cells.append(Cell(start + 1, line[start:at]))
+            texts.append(line[start:at])
         if at == len(line):
-            break
+            return texts, begins
         at += 1
-    if len(cells) == expected:
-        return cells
-    hint = " (separated by semicolons: expected commas)" if len(cells) == 1 and ";" in line else ""
-    plural = "cell" if len(cells) == 1 else "cells"
-    fault = f"{len(cells)} {plural}, expected {expected}{hint}"
-    return Mistake(fault, file=file, line=number, column=cells[-1].column)

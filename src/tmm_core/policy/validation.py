@@ -80,7 +80,7 @@ def did_you_mean(word: object, known: Iterable[str]) -> str:
 
 def is_eui64(text: str) -> bool:
     """Tell whether a text is an EUI-64 as DUIS writes it: eight hexadecimal octets joined by ``-``."""
-    return _EUI64.fullmatch(text) is not None
+    return len(text) == 23 and _EUI64.fullmatch(text) is not None
 
 
 def canonical_id(text: str) -> str:
@@ -106,10 +106,12 @@ def name_fault(name: object) -> str | None:
 
 def as_number(value: object) -> float | None:
     """Return a real number as a float, infinite if it is too large for one; None for anything else."""
+    # + 0.0 makes -0.0 plain zero, so that equal configurations are written alike
+    if type(value) is float:  # what files hold; to ask for Real takes ten times as long
+        return value + 0.0
     if isinstance(value, bool) or not isinstance(value, Real):
         return None
     try:
-        # + 0.0 makes -0.0 plain zero, so that equal configurations are written alike
         return float(value) + 0.0
     except OverflowError:
         return math.inf
@@ -197,16 +199,17 @@ def allocations_of(value: object, found: list[Mistake], what: str = "allocations
         return {}
     good: dict[str, float] = {}
     for name, allocation in given.items():
-        field = element(what, name)
         faults = [each for each in (name_fault(name), allocation_fault(allocation)) if each is not None]
-        found += [Mistake(f"{field}: {each}", field=field) for each in faults]
         checked = as_number(allocation)
         if isinstance(name, str):
             user = canonical_id(name)
             if user in good:  # an EUI-64 as a name, once in upper and once in lower case
-                found.append(Mistake(f"{field}: User {user!r} is listed twice", field=field))
+                faults.append(f"User {user!r} is listed twice")
             # One that is told already still has its User, lest its identifiers be told as well.
             good[user] = 0.0 if checked is None else checked
+        if faults:
+            field = element(what, name)
+            found += [Mistake(f"{field}: {each}", field=field) for each in faults]
     return good
 
 
@@ -214,7 +217,6 @@ def user_ids_of(value: object, users: Mapping[str, float], found: list[Mistake])
     """Check which User owns which EUI-64; return the good ones, identifiers in upper case."""
     good: dict[str, str] = {}
     for user_id, owner in mapping("user_ids", value, found).items():
-        field = element("user_ids", user_id)
         fault = user_id_fault(user_id)
         if fault is None and not isinstance(owner, str):
             fault = f"owner {shown(owner)} must be the name of a User"
@@ -224,6 +226,7 @@ def user_ids_of(value: object, users: Mapping[str, float], found: list[Mistake])
             fault = ownership_fault(own, name, users, good)
             good.setdefault(own, name)
         if fault is not None:
+            field = element("user_ids", user_id)
             found.append(Mistake(f"{field}: {fault}", field=field))
     return good
 

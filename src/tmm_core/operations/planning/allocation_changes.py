@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date
+from decimal import Decimal
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 
 from tmm_core.errors import ConfigError, Mistake
@@ -15,7 +17,7 @@ from tmm_core.policy.tables import LARGEST_TABLE, read_file
 __all__ = ["Change", "changes", "file_before", "read_before"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Change:
     """One User's allocation before and after, units per second; None where it has none."""
 
@@ -23,7 +25,7 @@ class Change:
     before: Fraction | None
     after: Fraction | None
 
-    @property
+    @cached_property
     def relative(self) -> Fraction | None:
         """Change over what was before; None for a User who is new, or had nothing."""
         if not self.before:
@@ -69,6 +71,6 @@ def read_before(path: Path) -> AllocationTable:
 
 def changes(allocations: Allocations, before: AllocationTable) -> dict[str, Change]:
     """Return the change of every User named in either, in the order of the names."""
-    old = {user: Fraction(repr(value)) for user, value in before.allocations.items()}
+    old = {user: Fraction(Decimal(repr(value))) for user, value in before.allocations.items()}
     new = {entry.user: entry.allocation for entry in allocations.users}
     return {user: Change(user, old.get(user), new.get(user)) for user in sorted({*old, *new})}

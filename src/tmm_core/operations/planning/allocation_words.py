@@ -10,7 +10,7 @@ from typing import Any
 from tmm_core.operations.planning.allocation_changes import Change
 from tmm_core.operations.planning.over_allocation import Recorded
 from tmm_core.operations.terminal import Paint, number, paragraph, percent, plain, table, table_of_names
-from tmm_core.policy.allocation import NOTICE, Allocations, Terms
+from tmm_core.policy.allocation import NOTICE, Allocations, Terms, requests_per_day
 from tmm_core.policy.parameters import QUANTA_PER_UNIT, SECONDS_PER_DAY
 from tmm_core.policy.validation import CATEGORIES
 
@@ -108,24 +108,23 @@ def table_lines(
     flagged: set[int] = set()
     for category in CATEGORIES:
         inside = [entry for entry in allocations.users if entry.category == category]
+        per_day = _per_weight(allocations, category)
         for entry in sorted(inside, key=lambda entry: (-entry.quanta, entry.user)):
-            # Not by `terms`, of which a line needs little: there may be 10,000 Users.
-            demand = Fraction(entry.demand_weight, allocations.demand_scale)
-            per_day = demand * SECONDS_PER_DAY / allocations.parameters.busy_hour_factor[category]
-            change = changed.get(entry.user)
-            if change is not None and change.is_above(limit):
-                flagged.add(len(rows) + 1)
+            units = entry.quanta / QUANTA_PER_UNIT
+            told = change_text(changed.get(entry.user), limit)
             rows.append(
                 (
                     plain(entry.user, longest),
-                    f"{round(per_day):,}",
-                    f"{float(demand):,.1f}",
+                    f"{entry.demand_weight * per_day.numerator / per_day.denominator:,.0f}",
+                    f"{entry.demand_weight / allocations.demand_scale:,.1f}",
                     f"{entry.minimum_quanta / QUANTA_PER_UNIT:,.10g}" + ("*" if entry.at_minimum else " "),
-                    _exactly(entry.allocation),
-                    percent(float(entry.allocation), threshold),
-                    change_text(change, limit),
+                    f"{units:,.3f}",
+                    percent(units, threshold),
+                    told,
                 )
             )
+            if told.endswith("!"):
+                flagged.add(len(rows))  # the head is line 0
     for place, line in enumerate(table(head, rows, paint)):
         yield paint.red(line) if place in flagged else line
     if any(entry.at_minimum for entry in allocations.users):
@@ -135,6 +134,14 @@ def table_lines(
             yield paint.red(
                 f"  gone: {plain(change.user)}, with {_exactly(change.before or Fraction(0))} before"
             )
+
+
+def _per_weight(allocations: Allocations, category: str) -> Fraction:
+    """Return the expected Service Requests a day for each unit of a User's `demand_weight`.
+
+    Not by `Allocations.terms`, which has ten times what a line needs: there may be 10,000 Users.
+    """
+    return SECONDS_PER_DAY / (allocations.parameters.busy_hour_factor[category] * allocations.demand_scale)
 
 
 def change_text(change: Change | None, limit: Fraction) -> str:
@@ -147,7 +154,7 @@ def change_text(change: Change | None, limit: Fraction) -> str:
     if relative is None:
         told = "from 0" if change.after else "0 %"
     else:
-        told = f"{float(100 * relative):+.1f} %" if relative else "0 %"
+        told = f"{100 * float(relative):+.1f} %" if relative else "0 %"
     return told + ("!" if change.is_above(limit) else " ")
 
 
@@ -185,15 +192,15 @@ _Shares = list[tuple[str, Fraction]]
 def shares_of(allocations: Allocations) -> tuple[_Shares, _Shares]:
     """Return what of the operating threshold goes where, and the limits it is part of; units per second."""
     parameters = allocations.parameters
-    by_category: dict[str, Fraction] = dict.fromkeys(CATEGORIES, Fraction(0))
+    quanta: dict[str, int] = dict.fromkeys(CATEGORIES, 0)
     numbers: dict[str, int] = dict.fromkeys(CATEGORIES, 0)
     for entry in allocations.users:
-        by_category[entry.category] += entry.allocation
+        quanta[entry.category] += entry.quanta
         numbers[entry.category] += 1
     threshold = parameters.operating_threshold
     kept = threshold * parameters.priority_share
     parts = [
-        (f"{_CATEGORY_NAMES[category]} ({numbers[category]})", by_category[category])
+        (f"{_CATEGORY_NAMES[category]} ({numbers[category]})", Fraction(quanta[category], QUANTA_PER_UNIT))
         for category in CATEGORIES
         if numbers[category]
     ]
@@ -258,24 +265,29 @@ def figures(
     """Return all figures, ready for JSON; units per second."""
     parameters = allocations.parameters
     users = []
+    scale = allocations.demand_scale
+    per_weight = {category: _per_weight(allocations, category) for category in CATEGORIES}
     for entry in allocations.users:
-        terms = allocations.terms(entry.user)
+        portfolio, forecast, actual = requests_per_day(entry.portfolio, allocations.portfolio, parameters)
+        per_day = per_weight[entry.category]
         change = changed.get(entry.user)
         users.append(
             {
                 "user": entry.user,
                 "category": entry.category,
                 "user_ids": list(entry.user_ids),
-                "allocation": float(entry.allocation),
-                "minimum": float(terms.minimum),
+                "allocation": entry.quanta / QUANTA_PER_UNIT,
+                "minimum": entry.minimum_quanta / QUANTA_PER_UNIT,
                 "at_minimum": entry.at_minimum,
-                "portfolio_per_day": float(terms.portfolio_per_day),
-                "forecast_per_day": _float(terms.forecast_per_day),
-                "actual_per_day": _float(terms.actual_per_day),
-                "expected_per_day": float(terms.expected_per_day),
-                "busy_hour_factor": float(terms.busy_hour_factor),
-                "busy_hour_demand": float(terms.busy_hour_demand),
-                "share_of_demand": float(terms.share_of_demand),
+                "portfolio_per_day": float(portfolio),
+                "forecast_per_day": _float(forecast),
+                "actual_per_day": _float(actual),
+                "expected_per_day": entry.demand_weight * per_day.numerator / per_day.denominator,
+                "busy_hour_factor": float(parameters.busy_hour_factor[entry.category]),
+                "busy_hour_demand": entry.demand_weight / scale,
+                "share_of_demand": 0.0
+                if entry.at_minimum
+                else entry.demand_weight / allocations.shared_weight,
                 "before": None if change is None else _float(change.before),
                 "relative_change": None if change is None else _float(change.relative),
             }
