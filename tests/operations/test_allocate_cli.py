@@ -333,6 +333,22 @@ def test_seconds_over_are_counted_while_the_mechanism_is_active(world: World) ->
     assert users[SOUTH].seconds_over == 0
 
 
+def test_minimums_above_what_there_is_are_told_with_the_file_that_has_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # The example keeps 17,950 units per second for allocations and 20 for each Other SEC Party.
+    rows = "".join(f"User {number},other,,0,0,0,0,0,,\n" for number in range(898))
+    portfolio = tmp_path / "2026-12.csv"
+    portfolio.write_text(
+        (EXAMPLE / "portfolio.csv").read_text("utf-8").splitlines()[0] + "\n" + rows, "utf-8"
+    )
+    assert main(["allocate", str(portfolio), "-p", PARAMETERS]) == 1
+    assert capsys.readouterr().err == (
+        f"tmm: {PARAMETERS}: the minimums of 898 Users add up to 17960.000 units per second, expected at most the "
+        "distributable 17950.000\n"
+    )
+
+
 def test_a_log_that_is_not_there_is_told(tmm: Tmm, tmp_path: Path) -> None:
     status, _, err = tmm("--month", "2026-12", "--against", tmp_path / "none.db")
     assert status == 1

@@ -132,7 +132,7 @@ def test_duplicates_name_the_line_they_repeat() -> None:
     lines = told(f"{HEADER}\nNorth,other,{eui},1,1,1,1,1,,\nＮＯＲＴＨ,other,{eui.lower()},1,1,1,1,1,,\n")
     assert lines == [
         "p.csv:3:1: User 'ＮＯＲＴＨ' is already in line 2, expected one line a User",
-        f"p.csv:3:13: {eui} already belongs to 'North' in line 2",
+        f"p.csv:3:13: {eui} already belongs to 'North' in line 2, expected one owner",
     ]
 
 

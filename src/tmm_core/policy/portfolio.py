@@ -205,7 +205,7 @@ class _Reader:
                 continue
             if user_id in self.owners:
                 owner, first = self.owners[user_id]
-                fault = f"{user_id} already belongs to {shown(owner)} in line {first}"
+                fault = f"{user_id} already belongs to {shown(owner)} in line {first}, expected one owner"
                 self.wrong(fault, row, "user_ids", match.start())
             self.owners.setdefault(user_id, (user, row.line))
             found.append(user_id)

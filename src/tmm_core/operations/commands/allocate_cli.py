@@ -109,7 +109,10 @@ def run(args: argparse.Namespace) -> int:
         _check_name(args.output)
     before = args.before or (file_before(args.output) if args.output else None)
     parameters, portfolio, table = _read(args, month, before)
-    allocations = allocate(portfolio, parameters)
+    try:
+        allocations = allocate(portfolio, parameters)
+    except ConfigError as error:  # of both files together: the parameters have the minimums
+        raise ConfigError(Mistake(str(error), file=str(args.parameters), field="minimum")) from None
     _check(allocations)
     changed = changes(allocations, table) if table else {}
     if args.explain is not None:
@@ -250,9 +253,8 @@ def _show(
 ) -> None:
     paint = terminal.Paint.of(sys.stdout)
     parameters = allocations.parameters
-    head = (
-        f"allocations for {allocations.month}, {len(allocations.users):,} Users, digest {allocations.digest}"
-    )
+    users = "User" if len(allocations.users) == 1 else "Users"
+    head = f"allocations for {allocations.month}, {len(allocations.users):,} {users}, digest {allocations.digest}"
     print(paint.bold(f"tmm allocate: {head}"))
     print(f"  {NOTICE}")
     print(f"  Parameters {terminal.plain(parameters.version)}, digest {parameters.digest}.")
