@@ -53,10 +53,10 @@ stubtest: $(INSTALLED) $(call group,lint)  ## Compare the engine's .pyi with the
 	$(BIN)/python -m mypy.stubtest --mypy-config-file pyproject.toml tmm_core._core.engine
 
 bench: $(INSTALLED) $(call group,bench)  ## Run all benchmarks, peers in the same run (minutes; an idle machine)
-	$(PYTEST) bench --benchmark-only -p no:cacheprovider $(ARGS)
+	$(PYTEST) bench --benchmark-only --timeout 300 -p no:cacheprovider $(ARGS)
 
 bench-quick: $(INSTALLED) $(call group,bench)  ## Run the benchmarks that have 'quick' in their name (seconds)
-	$(PYTEST) bench --benchmark-only -p no:cacheprovider -k quick -q $(ARGS)
+	$(PYTEST) bench --benchmark-only --timeout 300 -p no:cacheprovider -k quick -q $(ARGS)
 
 bench-gateway: $(INSTALLED) $(call group,bench-gateway)  ## Measure what the middleware costs under uvicorn and granian (needs wrk)
 	$(BIN)/python bench/gateway/throughput.py $(ARGS)
@@ -65,7 +65,7 @@ fuzz: $(INSTALLED) $(call group,test) $(call group,fuzz)  ## Fuzz the DUIS heade
 	$(BIN)/python tests/gateway/fuzz_duis.py -max_total_time=60 $(ARGS)
 
 bench-table: $(INSTALLED) $(call group,bench)  ## Run all benchmarks and write their table into bench/README.md
-	$(PYTEST) bench --benchmark-only -p no:cacheprovider --write-table -q $(ARGS)
+	$(PYTEST) bench --benchmark-only --timeout 300 -p no:cacheprovider --write-table -q $(ARGS)
 
 prove: $(INSTALLED) $(call group,test) $(call group,prove) $(call group,package)  ## Run every test with many more examples, then the slow ones with their evidence (hours)
 	TMM_HYPOTHESIS_PROFILE=deep $(PYTEST) --timeout=7200 -m "not slow" $(ARGS)

@@ -10,27 +10,35 @@ cdef inline int64_t check_arrays(users, srvs, out) except -1:
     check_array(users, "users", cnp.NPY_UINT32, "uint32")
     check_array(srvs, "srvs", cnp.NPY_UINT16, "uint16")
     check_array(out, "out", cnp.NPY_UINT8, "uint8")
-    cdef int64_t n = cnp.PyArray_DIM(users, 0)
-    if cnp.PyArray_DIM(srvs, 0) != n or cnp.PyArray_DIM(out, 0) != n:
-        raise ValueError(f"users, srvs and out must be of one length, found {n}, {cnp.PyArray_DIM(srvs, 0)} and "
-                         f"{cnp.PyArray_DIM(out, 0)}")
-    if not cnp.PyArray_ISWRITEABLE(out):
+    cdef int64_t n = length_of(users)
+    if length_of(srvs) != n or length_of(out) != n:
+        raise ValueError(f"users, srvs and out must be of one length, found {n}, {length_of(srvs)} and "
+                         f"{length_of(out)}")
+    if not cnp.PyArray_ISWRITEABLE(<cnp.ndarray>out):
         raise ValueError("out must be writable")
-    cdef size_t begin = <size_t>cnp.PyArray_DATA(out), first = <size_t>cnp.PyArray_DATA(users)
-    cdef size_t second = <size_t>cnp.PyArray_DATA(srvs)
+    cdef size_t begin = <size_t>data_of(out), first = <size_t>data_of(users), second = <size_t>data_of(srvs)
     if n and ((begin < first + 4 * n and first < begin + n) or (begin < second + 2 * n and second < begin + n)):
         raise ValueError("out must not overlap users or srvs")
     return n
 
 
+cdef inline int64_t length_of(array) noexcept:
+    """Length of what has been checked to be an array; the type is not asked for again."""
+    return cnp.PyArray_DIM(<cnp.ndarray>array, 0)
+
+
+cdef inline void* data_of(array) noexcept:
+    return cnp.PyArray_DATA(<cnp.ndarray>array)
+
+
 cdef inline int check_array(array, str name, int number, str dtype) except -1:
     if not cnp.PyArray_Check(array):
         raise TypeError(f"{name} must be an ndarray of {dtype}, found {type(array).__name__}")
-    if cnp.PyArray_NDIM(array) != 1:
-        raise ValueError(f"{name} must have one dimension, found {cnp.PyArray_NDIM(array)}")
-    if cnp.PyArray_TYPE(array) != number or not cnp.PyArray_ISNOTSWAPPED(array):
+    if cnp.PyArray_NDIM(<cnp.ndarray>array) != 1:
+        raise ValueError(f"{name} must have one dimension, found {array.ndim}")
+    if cnp.PyArray_TYPE(<cnp.ndarray>array) != number or not cnp.PyArray_ISNOTSWAPPED(<cnp.ndarray>array):
         raise TypeError(f"{name} must be of dtype {dtype}, found {array.dtype}")
-    if not cnp.PyArray_IS_C_CONTIGUOUS(array) or not cnp.PyArray_ISALIGNED(array):
+    if not cnp.PyArray_IS_C_CONTIGUOUS(<cnp.ndarray>array) or not cnp.PyArray_ISALIGNED(<cnp.ndarray>array):
         raise ValueError(f"{name} must be contiguous and aligned: use numpy.ascontiguousarray")
     return 0
 

@@ -13,7 +13,7 @@ from cpython.pycapsule cimport PyCapsule_New
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
-from .arrays cimport check_arrays, first_beyond
+from .arrays cimport check_arrays, data_of, first_beyond
 from .atomic cimport add, publish, read, read_published, swap_if, write
 from .batch cimport decide_batch, decide_each
 from .clock cimport clock_early, clock_exact, clock_step
@@ -191,11 +191,11 @@ cdef class Engine:
                 raise TypeError(f"users must be an ndarray of uint32, found {type(users).__name__}")
             out = cnp.PyArray_EMPTY(1, cnp.PyArray_DIMS(users), cnp.NPY_UINT8, 0) if users.ndim == 1 else None
         batch.n = check_arrays(users, srvs, out)
-        batch.users = <const uint32_t*>cnp.PyArray_DATA(users)
-        batch.srvs = <const uint16_t*>cnp.PyArray_DATA(srvs)
-        batch.out = <uint8_t*>cnp.PyArray_DATA(out)
+        batch.users = <const uint32_t*>data_of(users)
+        batch.srvs = <const uint16_t*>data_of(srvs)
+        batch.out = <uint8_t*>data_of(out)
         batch.clock_is_ours = now is None
-        batch.now = clock_exact() if now is None else now
+        batch.now = now if now is not None else clock_exact() if batch.n >= RELEASE_GIL_FROM else clock_early()
         if self.guard.users == 0:
             self.ready()
         check_slots(self, &batch)
