@@ -150,7 +150,8 @@ def test_a_message_of_a_known_kind_is_decided_at_once_and_counted_once() -> None
     assert ask_at_once(compose(user=USER.lower(), counter=7)) is True
     wait_s, user = ask_at_once(compose(user=OTHER_USER))  # type: ignore[misc]
     assert (wait_s > 0, user) == (True, OTHER_USER)
-    assert counts_of(mechanism) == {QUIET: {"WITHIN_ALLOCATION": 2}, FLOODING: {"THROTTLED": 2}}
+    assert ask(middleware, [], compose(user=OTHER_USER)) == 503  # decided at once, and not once more
+    assert counts_of(mechanism) == {QUIET: {"WITHIN_ALLOCATION": 2}, FLOODING: {"THROTTLED": 3}}
     for unusual in (compose(srv="99.9"), b"", None, "text", bytearray(compose())):
         assert ask_at_once(unusual) is None  # type: ignore[arg-type]
     assert ask_at_once(compose()) is True
@@ -172,7 +173,8 @@ def test_a_throttled_request_gets_its_retry_slot_and_its_user() -> None:
     wait_s, user = answered_at_once(middleware, headers)
     assert wait_s > 0
     assert user == OTHER_USER
-    assert counts_of(mechanism) == {FLOODING: {"THROTTLED": 2}}
+    assert ask(middleware, headers, b"") == 503  # decided at once, and not once more
+    assert counts_of(mechanism) == {FLOODING: {"THROTTLED": 3}}
 
 
 @pytest.mark.parametrize(
@@ -220,6 +222,7 @@ def test_the_usual_environ_is_decided_at_once_and_what_is_not_usual_is_left_to_o
     assert ask_wsgi(middleware, flooding) == 503
     wait_s, user = ask_at_once(flooding)  # type: ignore[misc]
     assert (wait_s > 0, user) == (True, OTHER_USER)
+    assert ask_wsgi(middleware, flooding) == 503  # decided at once, and not once more
     before = counts_of(mechanism)
     for unusual in (
         environ | {"REQUEST_METHOD": "GET"},
@@ -231,7 +234,7 @@ def test_the_usual_environ_is_decided_at_once_and_what_is_not_usual_is_left_to_o
         None,
     ):
         assert ask_at_once(unusual) is None
-    assert counts_of(mechanism) == before == {QUIET: {"WITHIN_ALLOCATION": 2}, FLOODING: {"THROTTLED": 2}}
+    assert counts_of(mechanism) == before == {QUIET: {"WITHIN_ALLOCATION": 2}, FLOODING: {"THROTTLED": 3}}
     mechanism.close()
     assert ask_wsgi(middleware, environ) == 200
     assert middleware.counts.fail_open == 1
