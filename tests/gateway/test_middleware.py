@@ -6,6 +6,8 @@ import asyncio
 import io
 import json
 import random
+import subprocess
+import sys
 import tracemalloc
 from typing import Any
 from xml.etree import ElementTree
@@ -339,6 +341,19 @@ def test_what_follows_the_body_is_handed_on_too() -> None:
 
     post_asgi(asgi.TrafficManagement(app, active_mechanism()), [compose()])
     assert after == ["http.disconnect"]
+
+
+@pytest.mark.parametrize("door", ["asgi", "wsgi"])
+def test_no_framework_is_imported(door: str) -> None:
+    """Beside NumPy, which the Mechanism needs, only Python's own modules."""
+
+    def loaded_by(module: str) -> set[str]:
+        code = f"import sys, {module}; print(*(name.partition('.')[0] for name in sys.modules))"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        return {name for name in done.stdout.split() if not name.startswith(("_", "cython"))}
+
+    others = loaded_by(f"tmm_core.gateway.{door}") - loaded_by("numpy") - sys.stdlib_module_names
+    assert others == {"tmm_core"}
 
 
 # --- memory
