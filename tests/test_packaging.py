@@ -253,6 +253,16 @@ def wheel(packages: tuple[Path, Path]) -> Path:
     return packages[1]
 
 
+def test_all_that_the_doors_for_cython_cimport_is_shipped() -> None:
+    package = ROOT / "src" / "tmm_core"
+    shipped = {
+        file.relative_to(package.parent).as_posix()
+        for pattern in PROJECT["tool"]["setuptools"]["package-data"]["tmm_core"]
+        for file in package.glob(pattern)
+    }
+    assert sorted(needed_to_cimport("tmm_core/__init__.pxd") - shipped) == []
+
+
 slow = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
