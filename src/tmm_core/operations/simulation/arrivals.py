@@ -112,11 +112,11 @@ class Arrivals:
     ) -> None:
         self._steps = scenario.steps_per_s
         self._replayed: list[Replayed] = []
-        mixes = list(scenario.mixes)
-        self._tables = np.concatenate([srv_table(scenario.mixes[mix], number_of) for mix in mixes])
+        self._tables: list[np.ndarray[Any, np.dtype[np.uint16]]] = []  # of each traffic
         portfolio = {user.name: user.portfolio for user in scenario.users}
         portfolio[_UNKNOWN] = 1.0
-        streams, rows = [], []
+        streams: list[Stream] = []
+        ends = []
         for place, traffic in enumerate(scenario.traffic):
             if traffic.file is not None:
                 self._replayed.append(replayed(traffic, slot_of, number_of))
@@ -124,18 +124,21 @@ class Arrivals:
             senders = [name for name in portfolio if traffic.is_from(name)]
             total = sum(portfolio[name] for name in senders) or 1.0
             streams += [Stream(name, place, traffic.rate * portfolio[name] / total) for name in senders]
-            rows += [mixes.index(traffic.mix) << SRV_BITS] * len(senders)
+            ends.append(len(streams))
+            self._tables.append(srv_table(scenario.mixes[traffic.mix], number_of))
         self._streams = Streams(scenario, streams)
-        self._rows = np.array(rows, dtype=np.uint64)
+        self._ends = np.array(ends, dtype=np.int64)  # of the streams of each traffic
         self._slots = np.array([slot_of(stream.user) for stream in streams], dtype=np.uint32) << 8
 
     def second(self, second: int) -> Fresh:
         """Make the Service Requests of one second; called for each in turn."""
         which, counts, raw = self._streams.second(second)
-        srv = np.repeat(self._rows[which], counts)
-        srv += raw & _U((1 << SRV_BITS) - 1)
         codes = np.repeat(self._slots[which], counts)  # User slot << 8 | SRV
-        codes |= self._tables.take(srv.view(np.int64))
+        draws = (raw & _U((1 << SRV_BITS) - 1)).view(np.int64)
+        sums = np.concatenate(([0], np.cumsum(counts)))
+        ends = sums[np.searchsorted(which, self._ends)].tolist()
+        for table, begin, end in zip(self._tables, [0, *ends], ends, strict=False):
+            codes[begin:end] |= table.take(draws[begin:end])
         times = (raw >> _U(64 - TIME_BITS)).astype(np.uint32)
         for each in self._replayed:
             words, their_times = each.second(second)

@@ -21,7 +21,7 @@ Raw = np.ndarray[Any, np.dtype[np.uint64]]
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
-_ROOM_S = 8  # seconds of the highest rate that are drawn at once
+_ROOM_S = 16  # seconds of the highest rate that are drawn at once
 _LEAST_ROOM = 256
 _AHEAD_S = 256  # seconds whose shapes are computed at once
 _JUMPS = ("on-off", "mmpp")
