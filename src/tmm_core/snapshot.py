@@ -10,8 +10,10 @@ import numpy as np
 
 from tmm_core.answers import UNKNOWN, Decision
 
-__all__ = ["Candidate", "Difference", "Explanation", "Snapshot", "reason"]
+__all__ = ["NO_LIMIT", "Candidate", "Difference", "Explanation", "Snapshot", "reason"]
 
+#: The level where everybody has all it asks for.
+NO_LIMIT = 1048577.0
 _NOT_SHARED = 2  # sharing = "none", in the core
 
 
@@ -51,8 +53,8 @@ class Snapshot:
     load, offered_load : float
         Units per second admitted, and admitted or throttled; averages over about a second.
     level : float
-        A User may use `level` times its allocation in all; 1 where there is no spare capacity, 1048577 where
-        everybody has all it asks for.
+        A User may use `level` times its allocation in all; 1 where there is no spare capacity, `NO_LIMIT`
+        where everybody has all it asks for.
     activations : int
         Traffic management events since the start.
     backlog_s : float

@@ -81,6 +81,7 @@ def test_status_reads_load_state_users_and_workers(toml: Path, capsys: pytest.Ca
         shown = capsys.readouterr().out
         assert "1 alive" in shown
         assert "Northern Energy" in shown
+        assert "level unlimited" in shown
 
 
 def test_status_and_explain_fit_a_terminal_of_80_columns(

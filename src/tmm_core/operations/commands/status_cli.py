@@ -15,7 +15,7 @@ from tmm_core.mechanism import Decision, Mechanism
 from tmm_core.operations import terminal
 from tmm_core.operations.terminal import number, percent, plain
 from tmm_core.policy.config import Config
-from tmm_core.snapshot import Difference, Snapshot
+from tmm_core.snapshot import NO_LIMIT, Difference, Snapshot
 
 __all__ = ["add_block_options", "add_parser", "look_at", "run", "status_lines", "status_of"]
 
@@ -232,8 +232,7 @@ def status_lines(status: dict[str, Any], paint: terminal.Paint) -> list[str]:
         f"{number(status['activations'])} traffic management events so far",
         "load": f"{_rate(status['load'])} admitted, {_rate(status['offered_load'])} offered, of "
         f"{_rate(status['operating_threshold'])} operating threshold, units per second",
-        "backlog": f"{number(status['backlog_s'])} s; level {number(status['level'])} (a User may use so many "
-        "times its allocation)",
+        "backlog": f"{number(status['backlog_s'])} s; level {_level(status['level'])}",
         "decided": f"{number(decided)}: {shares}",
         "workers": f"{len(workers['alive'])} alive ({alive}), {workers['slabs_dead']} dead and not yet replaced; "
         "their counts are kept",
@@ -288,6 +287,13 @@ def _candidate_lines(candidate: dict[str, Any], paint: terminal.Paint) -> list[s
         if len(users) > _SHOWN:
             lines.append(f"  and {len(users) - _SHOWN} more (--json shows all)")
     return lines
+
+
+def _level(level: float) -> str:
+    """Return what a level means for a User."""
+    if level >= NO_LIMIT:
+        return "unlimited (all that is asked for is there)"
+    return f"{number(level)} (a User may use so many times its allocation)"
 
 
 def _rate(value: float) -> str:
