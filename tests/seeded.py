@@ -16,6 +16,17 @@ ROOT = Path(__file__).resolve().parents[1]
 Change = tuple[str, str, str]
 
 
+def put_in(folder: Path, changes: Sequence[Change]) -> dict[Path, str]:
+    """The files with a defect, and their texts; each place of it must be there once."""
+    texts: dict[Path, str] = {}
+    for name, there, instead in changes:
+        file = folder / "src" / "tmm_core" / name
+        text = texts.get(file) or file.read_text("utf-8")
+        assert text.count(there) == 1, f"{name} has changed: {there!r} is there {text.count(there)} times"
+        texts[file] = text.replace(there, instead)
+    return texts
+
+
 class Copy:
     """Sources and tests in a folder of their own; the engine is built without optimisation, that is quicker.
 
@@ -39,14 +50,11 @@ class Copy:
     @contextmanager
     def changed(self, changes: Sequence[Change]) -> Iterator[None]:
         """Put a defect in, and the sources back afterwards."""
-        before: dict[Path, str] = {}
-        for name, there, instead in changes:
-            file = self.folder / "src" / "tmm_core" / name
-            text = file.read_text("utf-8")
-            before.setdefault(file, text)
-            assert text.count(there) == 1, f"{name} has changed: {there!r} is there {text.count(there)} times"
-            file.write_text(text.replace(there, instead), encoding="utf-8")
+        defective = put_in(self.folder, changes)
+        before = {file: file.read_text("utf-8") for file in defective}
         try:
+            for file, text in defective.items():
+                file.write_text(text, encoding="utf-8")
             yield
         finally:
             for file, text in before.items():

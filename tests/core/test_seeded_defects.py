@@ -13,11 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from seeded import Change, Copy
+from seeded import ROOT, Change, Copy, put_in
 
 pytest.importorskip("Cython", reason="building a copy of the engine needs Cython and a compiler")
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(700)]
-
 P = "test_properties.py::test_"
 LESSON = "test_lessons.py::test_lesson_"
 THREADS = "core/test_threads.py::test_"
@@ -110,9 +108,13 @@ DEFECTS: dict[str, tuple[list[Change], str]] = {
         [(DECIDE, CHARGED, "    if outcome != PRIORITY:\n    " + CHARGED)],
         P + "p2_a_flood_on_the_priority_list_is_load_like_any_other",
     ),
+    "a worker that saw room for one block takes two": (
+        [(TICK, "            write(&own.far, 0)\n", "")],
+        ORACLE,
+    ),
     "activation waits for the ticker": (
         [
-            (DECIDE, "backlog_at(door, slab, terms, now) > terms.activation):", "False):"),
+            (DECIDE, "    if unlikely(backlog > terms.activation) and", "    if False and"),
             (
                 TICK,
                 "        calm_down(control, settings, quiet_us, now)\n",
@@ -181,7 +183,7 @@ DEFECTS: dict[str, tuple[list[Change], str]] = {
         THREADS + "lanes_that_count_in_one_slab_lose_no_count",
     ),
     "terms are read without asking whether they have changed": (
-        [(DECIDE, "    if unlikely(recheck(&door.control.generation) != generation):\n", "    if False:\n")],
+        [(DECIDE, "    if unlikely(recheck(&door.control.generation) != plan.generation):\n", "    if False:\n")],
         THREADS + "a_lane_charges_by_one_version_of_the_terms",
     ),
     "new terms are in force before they are written": (
@@ -227,6 +229,8 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Copy:
     return Copy(tmp_path_factory.mktemp("copy"))
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(700)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="one of the tests forks")
 def test_an_unchanged_copy_passes_what_finds_the_defects(
     copy: Copy, record_property: Callable[[str, Any], None]
@@ -238,6 +242,13 @@ def test_an_unchanged_copy_passes_what_finds_the_defects(
     record_property("tests", int(re.findall(r"(\d+) passed", told)[-1]))
 
 
+@pytest.mark.parametrize("name", DEFECTS)
+def test_a_seeded_defect_has_its_place(name: str) -> None:
+    put_in(ROOT, DEFECTS[name][0])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(700)
 @pytest.mark.parametrize("name", DEFECTS)
 def test_a_seeded_defect_is_found(copy: Copy, name: str, record_property: Callable[[str, Any], None]) -> None:
     changes, named = DEFECTS[name]

@@ -14,8 +14,6 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
-
 FOLD = """
         for index in range(self.door.srv_slots * OUTCOMES * 3):
             add(count_of(&self.door, slab_at(&self.door, 0), index % 3, (index // 3) % OUTCOMES, index // 12),
@@ -61,8 +59,8 @@ DEFECTS: dict[str, tuple[str, list[tuple[str, str]], str, str]] = {
         "decide.pxd",
         [
             (
-                "    cdef int64_t half = generation & 1\n    cdef Rule* rule",
-                "    cdef int64_t half = generation & 1, unlocked = 0\n    cdef Rule* rule",
+                "    cdef int64_t half = plan.generation & 1\n    cdef Rule* rule",
+                "    cdef int64_t half = plan.generation & 1, unlocked = 0\n    cdef Rule* rule",
             ),
             (
                 "    cdef int outcome = PRIORITY\n    if unlikely(recheck",
@@ -91,22 +89,35 @@ def run(folder: Path, *command: str, timeout_s: int) -> tuple[int, str]:
     return process.returncode, told
 
 
+def defective(core: Path, defect: str) -> tuple[Path, str]:
+    """The file with the defect, and its text; each place of it must be there once."""
+    name, changes, _, _ = DEFECTS[defect]
+    text = (core / name).read_text(encoding="utf-8")
+    for old, new in changes:
+        assert text.count(old) == 1, f"{name} has changed: {old!r}"
+        text = text.replace(old, new)
+    return core / name, text
+
+
+@pytest.mark.parametrize("defect", DEFECTS)
+def test_a_seeded_defect_has_its_place(defect: str) -> None:
+    defective(ROOT / "src" / "tmm_core" / "_core", defect)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(420)
 @pytest.mark.parametrize("defect", DEFECTS)
 def test_a_seeded_defect_is_found(
     defect: str, tmp_path: Path, record_property: Callable[[str, Any], None]
 ) -> None:
-    name, changes, test, says = DEFECTS[defect]
+    _, _, test, says = DEFECTS[defect]
     left_out = shutil.ignore_patterns("*.so", "__pycache__", "build")
     for part in ("src", "tests"):
         shutil.copytree(ROOT / part, tmp_path / part, ignore=left_out)
     for part in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         if (ROOT / part).exists():
             shutil.copy(ROOT / part, tmp_path / part)
-    file = tmp_path / "src" / "tmm_core" / "_core" / name
-    text = file.read_text(encoding="utf-8")
-    for old, new in changes:
-        assert text.count(old) == 1, f"{name} has changed: {old!r}"
-        text = text.replace(old, new)
+    file, text = defective(tmp_path / "src" / "tmm_core" / "_core", defect)
     file.write_text(text, encoding="utf-8")
     status, told = run(tmp_path, "setup.py", "build_ext", "--inplace", timeout_s=240)
     assert status == 0, told
