@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -92,6 +93,36 @@ def mixed_batch(mechanism: Mechanism, seed: int, n: int) -> tuple[Any, Any]:
 def cells(mechanism: Mechanism) -> dict[tuple[int, int, int], int]:
     counts = mechanism.engine.counts()
     return {tuple(map(int, at)): int(counts[tuple(at)]) for at in np.argwhere(counts)}  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("before", range(120, 205))
+def test_it_is_active_at_the_very_unit_wherever_a_tick_or_a_change_comes(before: int) -> None:
+    """A worker looks at the backlog once in a block of 12 units here; what it holds back counts all the same."""
+    config = Config(
+        4_000, 2_000, allocations={"Northern Energy": 1_000}, activation_s=0.1, burst_s=60, tick_s=0.001
+    )
+    for between in ("nothing", "tick", "apply", "batch"):
+        now = 10**15
+        mechanism, oracle = Mechanism(config, start=now), Oracle(config, now)
+        user, srv, now = mechanism.user("Northern Energy"), mechanism.srv("4.1.1"), now + 10**9
+        for number in range(240):
+            if number == before and between == "tick":
+                now += 1_000_000  # 2 units drain
+                mechanism.tick(now)
+                oracle.tick(now)
+            elif number == before and between == "apply":
+                sooner = replace(config, activation_s=0.09)
+                mechanism.apply(sooner, now=now)
+                oracle.apply(sooner, now)
+            elif number == before and between == "batch":
+                # Long enough for a slab of its own, which takes over what is held back.
+                mechanism.admit_many(np.full(64, user, np.uint32), np.full(64, srv, np.uint16), now=now)
+                for _ in range(64):
+                    oracle.admit(user, srv, now)
+            mechanism.admit_at(user, srv, now)
+            oracle.admit(user, srv, now)
+            assert mechanism.engine.state(now)["active"] == oracle.active, (between, number)
+        assert oracle.active
 
 
 @settings(max_examples=150)

@@ -110,7 +110,7 @@ DEFECTS: dict[str, tuple[list[Change], str]] = {
     ),
     "a worker that saw room for one block takes two": (
         [(TICK, "            write(&own.far, 0)\n", "")],
-        ORACLE,
+        "core/test_oracle.py::test_it_is_active_at_the_very_unit_wherever_a_tick_or_a_change_comes",
     ),
     "activation waits for the ticker": (
         [

@@ -331,7 +331,13 @@ def test_status_live_follows_the_block_until_it_is_interrupted(toml: Path) -> No
     ]
     with (
         Mechanism.open(toml) as gateway,
-        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as live,
+        # Begun in the background of a shell, these tests ignore Ctrl-C, and so would what they start.
+        subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        ) as live,
     ):
         ends = threading.Timer(30, live.kill)
         ends.start()
