@@ -99,7 +99,7 @@ def cells(mechanism: Mechanism) -> dict[tuple[int, int, int], int]:
 def test_it_is_active_at_the_very_unit_wherever_a_tick_or_a_change_comes(before: int) -> None:
     """A worker looks at the backlog once in a block of 12 units here; what it holds back counts all the same."""
     config = Config(
-        4_000, 2_000, allocations={"Northern Energy": 1_000}, activation_s=0.1, burst_s=60, tick_s=0.001
+        4_000, 2_000, allocations={"Northern Energy": 1_000}, activation_s=0.096, burst_s=60, tick_s=0.001
     )
     for between in ("nothing", "tick", "apply", "batch"):
         now = 10**15
