@@ -251,10 +251,8 @@ def test_a_file_half_written_at_midnight_is_read_again_and_not_told(world: World
     assert world.north == 60
 
 
-def test_a_file_that_is_completed_while_it_is_read_is_not_told_as_wrong(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world.look()
+def write_during_the_next_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the allocations be 35 before the next read of the files returns, once."""
     load = Config.load.__func__  # type: ignore[attr-defined]
 
     def load_and_be_late(cls: type[Config], *args: Any, **options: Any) -> Config:
@@ -265,9 +263,16 @@ def test_a_file_that_is_completed_while_it_is_read_is_not_told_as_wrong(
             world.allocations("2026-11-01", 35)
         return config
 
+    monkeypatch.setattr(Config, "load", classmethod(load_and_be_late))
+
+
+def test_a_file_that_is_completed_while_it_is_read_is_not_told_as_wrong(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.look()
     world.write("allocations/2026-11-01.csv", f"{HEADER}North,other")
     world.look()
-    monkeypatch.setattr(Config, "load", classmethod(load_and_be_late))
+    write_during_the_next_read(world, monkeypatch)
     assert [world.look() for _ in range(3)] == [[], [], ["applied"]]
     assert world.north == 35
 
@@ -314,17 +319,7 @@ def test_a_file_that_changes_while_it_is_read_is_read_again(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.look()
-    load = Config.load.__func__  # type: ignore[attr-defined]
-    writes = iter([35.0])
-
-    def load_and_be_late(cls: type[Config], *args: Any, **options: Any) -> Config:
-        config: Config = load(cls, *args, **options)
-        for north in writes:
-            world.allocations("2026-11-01", north)
-            break
-        return config
-
-    monkeypatch.setattr(Config, "load", classmethod(load_and_be_late))
+    write_during_the_next_read(world, monkeypatch)
     world.allocations("2026-11-01", 30)
     world.look()
     assert world.look() == []

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tmm_core.policy.config import Config, PriorityList
+from tmm_core.snapshot import NO_LIMIT
 
 __all__ = [
     "Batch",
@@ -76,7 +77,7 @@ class SystemMinute:
     offered_sum: float = 0.0
     offered_max: float = 0.0
     backlog_max_s: float = 0.0
-    level_min: float = 1048577.0
+    level_min: float = NO_LIMIT
 
 
 @dataclass(frozen=True, slots=True)
