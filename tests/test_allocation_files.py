@@ -8,69 +8,73 @@ from pathlib import Path
 
 import pytest
 from config_folder import CSV, HEAD, ON, TOML, mistakes, write
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tmm_core import Config, ConfigError
+from tmm_core.errors import Mistake
+from tmm_core.policy.allocation_files import read_allocations
 
 CATEGORIES = "large-supplier, small-supplier, electricity-network, gas-network, other"
-NO_NUMBER = "allocations.csv:2: allocation '{}' must be a number, units per second"
+NO_NUMBER = "allocations.csv:2:10: allocation '{}' must be a number, units per second"
 COLUMNS = "user,category,user_ids,allocation"
 ID, ID2 = "90-B3-D5-1F-30-01-00-00", "90-B3-D5-1F-30-02-00-00"
 
 #: What stands in the file after the header, what is told.
 WRONG_ROWS: list[tuple[str | bytes, list[str]]] = [
-    ("A,other,,-3\n", ["allocations.csv:2: allocation -3 must be 0 or more"]),
+    ("A,other,,-3\n", ["allocations.csv:2:10: allocation -3 must be 0 or more"]),
     ("A,other,,nan\nB,other,,inf\nC,other,,-Infinity\n", [
-        "allocations.csv:2: allocation nan must be a finite number, 0 or more",
-        "allocations.csv:3: allocation inf must be a finite number, 0 or more",
-        "allocations.csv:4: allocation -Infinity must be a finite number, 0 or more",
+        "allocations.csv:2:10: allocation nan must be a finite number, 0 or more",
+        "allocations.csv:3:10: allocation inf must be a finite number, 0 or more",
+        "allocations.csv:4:10: allocation -Infinity must be a finite number, 0 or more",
     ]),
-    ("A,other,,1e999\n", ["allocations.csv:2: allocation inf must be a finite number, 0 or more"]),
-    ("A,other,,\n", ["allocations.csv:2: allocation is empty, it must be a number, units per second"]),
+    ("A,other,,1e999\n", ["allocations.csv:2:10: allocation inf must be a finite number, 0 or more"]),
+    ("A,other,,\n", ["allocations.csv:2:10: allocation is empty, it must be a number, units per second"]),
     ("A,other,,ten\n", [NO_NUMBER.format("ten")]),
     ("A,other,, 10\n", [NO_NUMBER.format(" 10")]),
     ("A,other,,0x10\n", [NO_NUMBER.format("0x10")]),
     ("A,other,,1_0\n", [NO_NUMBER.format("1_0")]),
     ("A,other,,٣\n", [NO_NUMBER.format("٣")]),
     ('A,other,,"1,000"\n', [
-        f"{NO_NUMBER.format('1,000')} (write it without separators of thousands)",
+        f"{NO_NUMBER.replace('10', '11').format('1,000')} (write it without separators of thousands)",
     ]),
-    ("A,other,,1e-9\n", ["allocations.csv:2: allocation 1e-09 must be 0, or from 1e-05 to 1e+06 units per second"]),
+    ("A,other,,1e-9\n", ["allocations.csv:2:10: allocation 1e-09 must be 0, or from 1e-05 to 1e+06 units per second"]),
     ("A,other,,1e7\n", [
-        "allocations.csv:2: allocation 10000000 must be 0, or from 1e-05 to 1e+06 units per second",
+        "allocations.csv:2:10: allocation 10000000 must be 0, or from 1e-05 to 1e+06 units per second",
     ]),
     ("A,othr,,1\n", [
-        f"allocations.csv:2: category 'othr' must be one of {CATEGORIES} (did you mean 'other'?)",
+        f"allocations.csv:2:3: category 'othr' must be one of {CATEGORIES} (did you mean 'other'?)",
     ]),
     ("A,,,1\n", [
-        f"allocations.csv:2: category '' must be one of {CATEGORIES}",
+        f"allocations.csv:2:3: category '' must be one of {CATEGORIES}",
     ]),
-    (",other,,1\n", ["allocations.csv:2: user: name must not be empty"]),
-    (" A,other,,1\n", ["allocations.csv:2: user: name ' A' must not begin or end with white space"]),
+    (",other,,1\n", ["allocations.csv:2:1: user: name must not be empty"]),
+    (" A,other,,1\n", ["allocations.csv:2:1: user: name ' A' must not begin or end with white space"]),
     ("A\u200bB,other,,1\n", [
-        "allocations.csv:2: user: name 'A\\u200bB' has the invisible character U+200B in it",
+        "allocations.csv:2:1: user: name 'A\\u200bB' has the invisible character U+200B in it",
     ]),
     ("A\x1b[31mB,other,,1\n", [
-        "allocations.csv:2: user: name 'A\\x1b[31mB' has the invisible character U+001B in it",
+        "allocations.csv:2:1: user: name 'A\\x1b[31mB' has the invisible character U+001B in it",
     ]),
     ("A" * 201 + ",other,,1\n", [
-        f"allocations.csv:2: user: name '{'A' * 76}... has 201 characters, at most 200 are allowed",
+        f"allocations.csv:2:1: user: name '{'A' * 76}... has 201 characters, at most 200 are allowed",
     ]),
-    ("A,other,,1\nB,other,,1\nA,other,,1\n", ["allocations.csv:4: User 'A' is listed twice, first in line 2"]),
+    ("A,other,,1\nB,other,,1\nA,other,,1\n", ["allocations.csv:4:1: User 'A' is listed twice, first in line 2"]),
     ("Fenland,other,,1\nFENLAND,other,,1\n", [
-        "allocations.csv:3: User 'FENLAND' is listed twice, as 'Fenland', first in line 2",
+        "allocations.csv:3:1: User 'FENLAND' is listed twice, as 'Fenland', first in line 2",
     ]),
     (f"A,other,{ID},1\nB,other,{ID.lower()},1\n", [
-        f"allocations.csv:3: user_ids: {ID} is owned by 'A' of line 2 already",
+        f"allocations.csv:3:9: user_ids: {ID} is owned by 'A' of line 2 already",
     ]),
-    (f"A,other,{ID} {ID},1\n", [f"allocations.csv:2: user_ids: {ID} is listed twice"]),
+    (f"A,other,{ID} {ID},1\n", [f"allocations.csv:2:33: user_ids: {ID} is listed twice"]),
     ("A,other,90-B3,1\n", [
-        "allocations.csv:2: user_ids: '90-B3' must be an EUI-64: eight hexadecimal octets joined by '-'",
+        "allocations.csv:2:9: user_ids: '90-B3' must be an EUI-64: eight hexadecimal octets joined by '-'",
     ]),
     (f"A,other,{ID};{ID2},1\n", [
-        f"allocations.csv:2: user_ids: '{ID};{ID2}' must be an EUI-64: eight hexadecimal octets joined by '-'",
+        f"allocations.csv:2:9: user_ids: '{ID};{ID2}' must be an EUI-64: eight hexadecimal octets joined by '-'",
     ]),
     (f"{ID},other,,1\nB,other,{ID},1\n", [
-        f"allocations.csv:3: {ID} of 'B' is the name of another User",
+        f"allocations.csv:3:9: {ID} of 'B' is the name of another User",
     ]),
     ("A,other,1\nB,other,,1,\n", [
         "allocations.csv:2:9: 3 cells, expected 4",
@@ -87,12 +91,12 @@ WRONG_ROWS: list[tuple[str | bytes, list[str]]] = [
     (b"A\0,other,,1\n", ["allocations.csv:2:2: a NUL byte, expected text"]),
     (b"Zo\xeb,other,,1\nB,other,,-1\n", [
         "allocations.csv:2:3: byte 0xeb is not UTF-8",
-        "allocations.csv:3: allocation -1 must be 0 or more",
+        "allocations.csv:3:10: allocation -1 must be 0 or more",
     ]),
     ("A,other,,300\nB,other,,100\nC,other,,1\n", [
-        "allocations.csv:4: allocations add up to 401 units per second, above operating_threshold 400",
+        "allocations.csv:4:10: allocations add up to 401 units per second, above operating_threshold 400",
     ]),
-    ("", ["allocations.csv:1: no Users after the header, expected at least one"]),
+    ("", ["allocations.csv:1:1: no Users after the header, expected at least one"]),
 ]  # fmt: skip
 
 
@@ -142,7 +146,7 @@ def test_of_very_many_mistakes_a_thousand_are_told(tmp_path: Path) -> None:
     found = mistakes(write(tmp_path, csv=f"{COLUMNS}\n" + "A,other,,x\n" * 3000))
     # The first row has one mistake, every other one two: User A again, and its allocation. 1 + 2 * 500 are over 1000.
     assert len(found) == 1002
-    assert found[-1] == "allocations.csv:503: 1000 mistakes so far: not read any further"
+    assert found[-1] == "allocations.csv:503:1: 1000 mistakes so far: not read any further"
 
 
 def test_a_table_that_is_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,8 +184,29 @@ def test_the_dearest_service_request_must_be_payable(tmp_path: Path) -> None:
     toml = TOML + '[costs]\n"4.8.1" = 1000\n'
     # 1000 units at 1e-4 units per second take 1e7 s, 116 days
     assert mistakes(write(tmp_path, toml=toml, csv=CSV.replace("20.5", "1e-4"))) == [
-        "allocations.csv:3: allocation 0.0001 needs 116 days for a cost of 1000, at most 100 are allowed"
+        "allocations.csv:3:49: allocation 0.0001 needs 116 days for a cost of 1000, at most 100 are allowed"
     ]
+
+
+CELLS = ["A", "B", "other", "othr", ID, f"{ID} {ID2}", f"{ID2}  90-B3", "1", "-1", "1,5", "", " x", "é"]
+
+
+@given(st.lists(st.tuples(*[st.tuples(st.sampled_from(CELLS), st.booleans())] * 4), min_size=1, max_size=5))
+def test_the_column_of_a_mistake_is_that_of_its_cell(rows: list[tuple[tuple[str, bool], ...]]) -> None:
+    """Quoted or not; of identifiers, where the one begins that is wrong."""
+    rows = [tuple((text, quoted or "," in text) for text, quoted in row) for row in rows]
+    lines = [",".join(f'"{text}"' if quoted else text for text, quoted in row) for row in rows]
+    found: list[Mistake] = []
+    read_allocations("\n".join([COLUMNS, *lines, ""]).encode(), "a.csv", found)
+    for mistake in found:
+        assert mistake.line is not None
+        assert mistake.column is not None
+        place = COLUMNS.split(",").index(mistake.field or "")
+        cell, quoted = rows[mistake.line - 2][place]
+        rest = lines[mistake.line - 2][mistake.column - 1 :]
+        words = cell.split(" ") if mistake.field == "user_ids" else [cell]
+        end = '"' if quoted else ("" if place == 3 else ",")
+        assert any(rest.startswith((word + end, word + " ")) for word in words if word or not cell)
 
 
 # --- A folder of dated files

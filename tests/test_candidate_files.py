@@ -44,13 +44,13 @@ def test_it_has_a_version_of_its_own_and_leaves_that_of_what_decides(tmp_path: P
 @pytest.mark.parametrize(
     ("candidate", "told"),
     [
-        (CSV.replace(",200", ",-3"), "next.csv:2: allocation -3 must be 0 or more"),
-        (CSV.replace(",200", ",lots"), "next.csv:2: allocation 'lots' must be a number, units per second"),
+        (CSV.replace(",200", ",-3"), "next.csv:2:80: allocation -3 must be 0 or more"),
+        (CSV.replace(",200", ",lots"), "next.csv:2:80: allocation 'lots' must be a number, units per second"),
         (
             CSV.replace(",20.5", ",201"),
-            "next.csv:3: candidate allocations add up to 401 units per second, above operating_threshold 400",
+            "next.csv:3:49: candidate allocations add up to 401 units per second, above operating_threshold 400",
         ),
-        (CSV.replace("large-supplier", "huge"), "next.csv:2: category 'huge'"),
+        (CSV.replace("large-supplier", "huge"), "next.csv:2:17: category 'huge'"),
         (CSV.replace("user,category", "name,category"), "next.csv:1:1: the header has 'name'"),
         ("", "next.csv"),
         (None, "next.csv: cannot be read: No such file or directory"),

@@ -230,8 +230,8 @@ def test_check_tells_all_mistakes_and_shows_nothing(tmp_path: Path) -> None:
     done = run("check", str(path))
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        f"tmm: {path}:5: unknown key 'hold' in [mechanism] (did you mean 'hold_s'?)\n"
-        f"tmm: {path}:6: tick_s nan must be a finite number from 0.001 to 1\n"
+        f"tmm: {path}:5:1: unknown key 'hold' in [mechanism] (did you mean 'hold_s'?)\n"
+        f"tmm: {path}:6:10: tick_s nan must be a finite number from 0.001 to 1\n"
     )
 
 
@@ -245,7 +245,7 @@ def test_check_warns_of_a_file_that_is_wrong_and_not_in_force_yet(
     assert main(["check", str(path), "--on", "2026-11-25", "--json"]) == 0
     assert (
         "From 2026-12-01 on this configuration would be refused (2 mistakes in all): "
-        f"{tmp_path}/monthly/2026-12-01.csv:2: allocation -200 must be 0 or more."
+        f"{tmp_path}/monthly/2026-12-01.csv:2:80: allocation -200 must be 0 or more."
     ) in json.loads(capsys.readouterr().out)["warnings"]
     assert main(["check", str(path), "--on", "2026-12-01"]) == 1
 

@@ -135,13 +135,13 @@ priority_list = "priority-list.toml"
     csv = CSV + "Harbour Analytics,other,,1\nFenland,small-supplier,,-3\n"
     priority = PRIORITY.replace('"7.4"', '"99.9"').replace("source", "sauce")
     assert mistakes(write(tmp_path, toml=toml, csv=csv, priority=priority)) == [
-        "tmm.toml:4: operating_threshold 520 is above system_capacity 500",
-        "tmm.toml:8: unknown key 'holds_s' in [mechanism] (did you mean 'hold_s'?)",
-        "tmm.toml:9: key 'hold_s' is set twice, first in line 7",
-        "allocations.csv:4: User 'Harbour Analytics' is listed twice, first in line 3",
-        "allocations.csv:5: allocation -3 must be 0 or more",
-        "priority-list.toml:4: unknown key 'sauce' in a priority list (did you mean 'source'?)",
-        "priority-list.toml:7: '99.9' is not an SRV or a Service Reference of the catalogue",
+        "tmm.toml:4:23: operating_threshold 520 is above system_capacity 500",
+        "tmm.toml:8:1: unknown key 'holds_s' in [mechanism] (did you mean 'hold_s'?)",
+        "tmm.toml:9:1: key 'hold_s' is set twice, first in line 7",
+        "allocations.csv:4:1: User 'Harbour Analytics' is listed twice, first in line 3",
+        "allocations.csv:5:25: allocation -3 must be 0 or more",
+        "priority-list.toml:4:1: unknown key 'sauce' in a priority list (did you mean 'source'?)",
+        "priority-list.toml:7:3: '99.9' is not an SRV or a Service Reference of the catalogue",
     ]
 
 
@@ -149,13 +149,15 @@ def test_the_error_names_file_line_and_field(tmp_path: Path) -> None:
     path = write(tmp_path, toml=TOML.replace("400", "520"))
     with pytest.raises(ConfigError) as caught:
         Config.load(path, on=ON)
-    assert (caught.value.file, caught.value.line, caught.value.field) == (str(path), 3, "operating_threshold")
-    assert str(caught.value) == f"{path}:3: operating_threshold 520 is above system_capacity 500"
+    first = caught.value
+    assert (first.file, first.line, first.column, first.field) == (str(path), 3, 23, "operating_threshold")
+    assert str(caught.value) == f"{path}:3:23: operating_threshold 520 is above system_capacity 500"
     path = write(tmp_path, csv=CSV.replace("200", "-3"))
     with pytest.raises(ConfigError) as caught:
         Config.load(path, on=ON)
-    assert (caught.value.line, caught.value.field) == (2, "allocation")
-    assert str(caught.value) == f"{tmp_path / 'allocations.csv'}:2: allocation -3 must be 0 or more"
+    # "Northern Energy,large-supplier," are 31 characters, two identifiers with a space 47, and a comma
+    assert (caught.value.line, caught.value.column, caught.value.field) == (2, 80, "allocation")
+    assert str(caught.value) == f"{tmp_path / 'allocations.csv'}:2:80: allocation -3 must be 0 or more"
 
 
 def test_a_configuration_that_is_refused_leaves_the_one_in_force(tmp_path: Path) -> None:
@@ -178,84 +180,84 @@ def test_a_configuration_that_is_refused_leaves_the_one_in_force(tmp_path: Path)
 #: Text of tmm.toml, what is told.
 WRONG_TOML: list[tuple[str | bytes, list[str]]] = [
     ("", [
-        "tmm.toml:1: system_capacity is missing in [capacity]: units per second",
-        "tmm.toml:1: operating_threshold is missing in [capacity]: units per second",
+        "tmm.toml:1:1: system_capacity is missing in [capacity]: units per second",
+        "tmm.toml:1:1: operating_threshold is missing in [capacity]: units per second",
     ]),
     ("# nothing\n\n[capacity]\nsystem_capacity = 5", [
-        "tmm.toml:3: operating_threshold is missing in [capacity]: units per second",
+        "tmm.toml:3:1: operating_threshold is missing in [capacity]: units per second",
     ]),
-    ("capacity = 5", ["tmm.toml:1: capacity 5 must be a section: [capacity]"]),
+    ("capacity = 5", ["tmm.toml:1:1: capacity 5 must be a section: [capacity]"]),
     ("[[capacity]]\nsystem_capacity = 5", [
-        "tmm.toml:1: capacity [{'system_capacity': 5}] must be a section: [capacity]",
+        "tmm.toml:1:1: capacity [{'system_capacity': 5}] must be a section: [capacity]",
     ]),
-    ("hold_s = 3\n" + HEAD, ["tmm.toml:1: key 'hold_s' stands outside a section, expected it in [mechanism]"]),
-    ("colour = 3\n" + HEAD, ["tmm.toml:1: unknown key 'colour' outside a section"]),
-    (HEAD + "[kapacity]\nx = 1", ["tmm.toml:4: unknown section [kapacity] (did you mean 'capacity'?)"]),
-    (HEAD + "[zzz]", ["tmm.toml:4: unknown section [zzz]"]),
-    (HEAD + "tick_s = 1", ["tmm.toml:4: key 'tick_s' is not known in [capacity], expected it in [mechanism]"]),
+    ("hold_s = 3\n" + HEAD, ["tmm.toml:1:1: key 'hold_s' stands outside a section, expected it in [mechanism]"]),
+    ("colour = 3\n" + HEAD, ["tmm.toml:1:1: unknown key 'colour' outside a section"]),
+    (HEAD + "[kapacity]\nx = 1", ["tmm.toml:4:1: unknown section [kapacity] (did you mean 'capacity'?)"]),
+    (HEAD + "[zzz]", ["tmm.toml:4:1: unknown section [zzz]"]),
+    (HEAD + "tick_s = 1", ["tmm.toml:4:1: key 'tick_s' is not known in [capacity], expected it in [mechanism]"]),
     (HEAD + "release_treshold = 1", [
-        "tmm.toml:4: unknown key 'release_treshold' in [capacity] (did you mean 'release_threshold'?)",
+        "tmm.toml:4:1: unknown key 'release_treshold' in [capacity] (did you mean 'release_threshold'?)",
     ]),
-    (HEAD + "\n" + HEAD, ["tmm.toml:5: section [capacity] is set twice, first in line 1"]),
-    (HEAD + "system_capacity = 7", ["tmm.toml:4: key 'system_capacity' is set twice, first in line 2"]),
+    (HEAD + "\n" + HEAD, ["tmm.toml:5:1: section [capacity] is set twice, first in line 1"]),
+    (HEAD + "system_capacity = 7", ["tmm.toml:4:1: key 'system_capacity' is set twice, first in line 2"]),
     (HEAD + "release_threshold = 400", [
-        "tmm.toml:4: release_threshold 400 must be below operating_threshold 400",
+        "tmm.toml:4:21: release_threshold 400 must be below operating_threshold 400",
     ]),
     (HEAD + "release_threshold = nan", [
-        "tmm.toml:4: release_threshold nan must be a finite number above 0",
+        "tmm.toml:4:21: release_threshold nan must be a finite number above 0",
     ]),
-    (HEAD.replace("500", "0"), ["tmm.toml:2: system_capacity 0 must be above 0"]),
-    (HEAD.replace("400", "-1"), ["tmm.toml:3: operating_threshold -1 must be above 0"]),
-    (HEAD.replace("500", "'500'"), ["tmm.toml:2: system_capacity '500' must be a number above 0"]),
-    (HEAD.replace("500", "true"), ["tmm.toml:2: system_capacity True must be a number above 0"]),
-    (HEAD.replace("500", "inf"), ["tmm.toml:2: system_capacity inf must be a finite number above 0"]),
-    (HEAD.replace("500", "1e10"), ["tmm.toml:2: system_capacity 10000000000 must be at most 1e+09"]),
-    (HEAD + "[mechanism]\nburst_s = -1", ["tmm.toml:5: burst_s -1 must be from 0 to 3600"]),
-    (HEAD + "[mechanism]\nburst_s = -inf", ["tmm.toml:5: burst_s -inf must be a finite number from 0 to 3600"]),
-    (HEAD + "[mechanism]\nhold_s = [\n1]", ["tmm.toml:5: hold_s [1] must be a number from 0 to 3600"]),
-    (HEAD + "[mechanism]\nactivation_s = 0", ["tmm.toml:5: activation_s 0 must be from 0.01 to 10"]),
-    (HEAD + "[mechanism]\ntick_s = 2", ["tmm.toml:5: tick_s 2 must be at most 1"]),
-    (HEAD + "[mechanism]\nmax_retry_after_s = 0", ["tmm.toml:5: max_retry_after_s 0 must be from 1 to 86400"]),
-    (HEAD + "[mechanism]\nspare_weight = 0", ["tmm.toml:5: spare_weight 0 must be from 0.001 to 1e+06"]),
+    (HEAD.replace("500", "0"), ["tmm.toml:2:19: system_capacity 0 must be above 0"]),
+    (HEAD.replace("400", "-1"), ["tmm.toml:3:23: operating_threshold -1 must be above 0"]),
+    (HEAD.replace("500", "'500'"), ["tmm.toml:2:19: system_capacity '500' must be a number above 0"]),
+    (HEAD.replace("500", "true"), ["tmm.toml:2:19: system_capacity True must be a number above 0"]),
+    (HEAD.replace("500", "inf"), ["tmm.toml:2:19: system_capacity inf must be a finite number above 0"]),
+    (HEAD.replace("500", "1e10"), ["tmm.toml:2:19: system_capacity 10000000000 must be at most 1e+09"]),
+    (HEAD + "[mechanism]\nburst_s = -1", ["tmm.toml:5:11: burst_s -1 must be from 0 to 3600"]),
+    (HEAD + "[mechanism]\nburst_s = -inf", ["tmm.toml:5:11: burst_s -inf must be a finite number from 0 to 3600"]),
+    (HEAD + "[mechanism]\nhold_s = [\n1]", ["tmm.toml:5:10: hold_s [1] must be a number from 0 to 3600"]),
+    (HEAD + "[mechanism]\nactivation_s = 0", ["tmm.toml:5:16: activation_s 0 must be from 0.01 to 10"]),
+    (HEAD + "[mechanism]\ntick_s = 2", ["tmm.toml:5:10: tick_s 2 must be at most 1"]),
+    (HEAD + "[mechanism]\nmax_retry_after_s = 0", ["tmm.toml:5:21: max_retry_after_s 0 must be from 1 to 86400"]),
+    (HEAD + "[mechanism]\nspare_weight = 0", ["tmm.toml:5:16: spare_weight 0 must be from 0.001 to 1e+06"]),
     (HEAD + "[mechanism]\nmode = 'enforced'", [
-        "tmm.toml:5: mode 'enforced' must be enforce or observe (did you mean 'enforce'?)",
+        "tmm.toml:5:8: mode 'enforced' must be enforce or observe (did you mean 'enforce'?)",
     ]),
-    (HEAD + "[mechanism]\nsharing = 1", ["tmm.toml:5: sharing 1 must be fair, first-come or none"]),
-    (HEAD + "[unknown_users]\nallocation = -0.5", ["tmm.toml:5: allocation -0.5 must be 0 or more"]),
+    (HEAD + "[mechanism]\nsharing = 1", ["tmm.toml:5:11: sharing 1 must be fair, first-come or none"]),
+    (HEAD + "[unknown_users]\nallocation = -0.5", ["tmm.toml:5:14: allocation -0.5 must be 0 or more"]),
     (HEAD + "[unknown_users]\nallocation = 401", [
-        "tmm.toml:5: allocations add up to 401 units per second (unknown Users: 401), above operating_threshold 400",
+        "tmm.toml:5:14: allocations add up to 401 units per second (unknown Users: 401), above operating_threshold 400",
     ]),
-    (HEAD + "[costs]\n'4.8.1' = 0", ["tmm.toml:5: cost 0 must be from 1 to 1,000, units"]),
-    (HEAD + "[costs]\n'4.8.1' = 2.5", ["tmm.toml:5: cost 2.5 must be a whole number from 1 to 1,000, units"]),
+    (HEAD + "[costs]\n'4.8.1' = 0", ["tmm.toml:5:11: cost 0 must be from 1 to 1,000, units"]),
+    (HEAD + "[costs]\n'4.8.1' = 2.5", ["tmm.toml:5:11: cost 2.5 must be a whole number from 1 to 1,000, units"]),
     (HEAD + "[costs]\n'4.8' = 2", [
-        "tmm.toml:5: '4.8' is a Service Reference: name its variants (4.8.1, 4.8.2, 4.8.3)",
+        "tmm.toml:5:1: '4.8' is a Service Reference: name its variants (4.8.1, 4.8.2, 4.8.3)",
     ]),
-    (HEAD + "[costs]\n'99.9' = 2", ["tmm.toml:5: '99.9' is not an SRV or a Service Reference of the catalogue"]),
+    (HEAD + "[costs]\n'99.9' = 2", ["tmm.toml:5:1: '99.9' is not an SRV or a Service Reference of the catalogue"]),
     (HEAD + "[costs]\n4.8.1 = 4\n7.4 = 2", [
-        'tmm.toml:5: costs: write the SRV in quotation marks: "4.8.1" = 4',
-        'tmm.toml:6: costs: write the SRV in quotation marks: "7.4" = 2',
+        'tmm.toml:5:1: costs: write the SRV in quotation marks: "4.8.1" = 4',
+        'tmm.toml:6:1: costs: write the SRV in quotation marks: "7.4" = 2',
     ]),
     (HEAD + "[unknown_users]\nallocation = 1e-5\n[costs]\n'4.8.1' = 1000", [
-        "tmm.toml:5: allocation 1e-05 needs 1157 days for a cost of 1000, at most 100 are allowed",
+        "tmm.toml:5:14: allocation 1e-05 needs 1157 days for a cost of 1000, at most 100 are allowed",
     ]),
-    (HEAD + "[state]\nmax_users = 1.5", ["tmm.toml:5: max_users 1.5 must be a whole number from 0 to 1,000,000"]),
-    (HEAD + "[state]\nshared = ''", ["tmm.toml:5: shared '' must be a text that is not empty"]),
-    (HEAD + "[cluster]\nurl = 5", ["tmm.toml:5: url 5 must be a text that is not empty"]),
+    (HEAD + "[state]\nmax_users = 1.5", ["tmm.toml:5:13: max_users 1.5 must be a whole number from 0 to 1,000,000"]),
+    (HEAD + "[state]\nshared = ''", ["tmm.toml:5:10: shared '' must be a text that is not empty"]),
+    (HEAD + "[cluster]\nurl = 5", ["tmm.toml:5:7: url 5 must be a text that is not empty"]),
     (HEAD + '[files]\nevent_log = "a\\u202eb"', [
-        "tmm.toml:5: event_log 'a\\u202eb' has an invisible character in it",
+        "tmm.toml:5:13: event_log 'a\\u202eb' has an invisible character in it",
     ]),
     (HEAD + "[files]\nallocations = ['a.csv']", [
-        "tmm.toml:5: allocations ['a.csv'] must be a text that is not empty",
+        "tmm.toml:5:15: allocations ['a.csv'] must be a text that is not empty",
     ]),
     (HEAD + "[files]\nallocations = 'none.csv'\npriority_list = 'none.toml'", [
         "none.csv: cannot be read: No such file or directory",
         "none.toml: cannot be read: No such file or directory",
     ]),
     (HEAD + '[files]\nallocations = "a\\u0000b"', [
-        "tmm.toml:5: allocations 'a\\x00b' has an invisible character in it",
+        "tmm.toml:5:15: allocations 'a\\x00b' has an invisible character in it",
     ]),
     ("[capacity]\nsystem_capacity = 500\n[unknown_users]\nallocation = 600", [
-        "tmm.toml:1: operating_threshold is missing in [capacity]: units per second",
+        "tmm.toml:1:1: operating_threshold is missing in [capacity]: units per second",
     ]),
     (HEAD + "hold_s : 3", ["tmm.toml:4:8: is not TOML: expected '=' after a key in a key/value pair"]),
     (HEAD + 'x = "open', ["tmm.toml:4:10: is not TOML: unterminated string"]),
@@ -267,13 +269,13 @@ WRONG_TOML: list[tuple[str | bytes, list[str]]] = [
     (HEAD.encode() + b"x = '\0'", ["tmm.toml:4:6: a NUL byte, expected text"]),
     (b"\xff" * 3000, ["tmm.toml:1:1: byte 0xff is not UTF-8"]),
     (b"\xff\n" * 3000, [f"tmm.toml:{line}:1: byte 0xff is not UTF-8" for line in range(1, 1001)]
-     + ["tmm.toml:1001: 1000 mistakes so far: not read any further"]),
+     + ["tmm.toml:1001:1: 1000 mistakes so far: not read any further"]),
     ("#" * (LARGEST_FILE + 1), ["tmm.toml: more than 1 MiB, expected a TOML file"]),
-    (HEAD + "x = " + "[" * 100_000, ["tmm.toml:4: nested more than 16 deep, expected sections, keys and values"]),
-    (HEAD + "a." * 100_000 + "b = 1", ["tmm.toml:4: nested more than 16 deep, expected sections, keys and values"]),
-    (HEAD + "x = " + "9" * 10_000, ["tmm.toml:4: a number of thousands of digits, expected a number"]),
+    (HEAD + "x = " + "[" * 100_000, ["tmm.toml:4:22: nested more than 16 deep, expected sections, keys and values"]),
+    (HEAD + "a." * 100_000 + "b = 1", ["tmm.toml:4:34: nested more than 16 deep, expected sections, keys and values"]),
+    (HEAD + "x = " + "9" * 10_000, ["tmm.toml:4:5: a number of thousands of digits, expected a number"]),
     (HEAD + "release_threshold = 0x" + "f" * 10_000, [
-        "tmm.toml:4: release_threshold an integer of thousands of digits must be a finite number above 0",
+        "tmm.toml:4:21: release_threshold an integer of thousands of digits must be a finite number above 0",
     ]),
 ]  # fmt: skip
 
@@ -313,19 +315,19 @@ tick_s = [
 "7.5" = 0
 '''.replace(",\n  b = 2", ", b = 2\n".rstrip("\n"))
     assert mistakes(write(tmp_path, toml=toml)) == [
-        "tmm.toml:5: unknown key 'note' in [capacity]",
-        "tmm.toml:11: hold_s -1 must be from 0 to 3600",
-        "tmm.toml:12: tick_s [1, ']'] must be a number from 0.001 to 1",
-        'tmm.toml:18: costs: write the SRV in quotation marks: "7.4..." = ...',
-        "tmm.toml:19: cost 0 must be from 1 to 1,000, units",
+        "tmm.toml:5:1: unknown key 'note' in [capacity]",
+        "tmm.toml:11:12: hold_s -1 must be from 0 to 3600",
+        "tmm.toml:12:10: tick_s [1, ']'] must be a number from 0.001 to 1",
+        'tmm.toml:18:1: costs: write the SRV in quotation marks: "7.4..." = ...',
+        "tmm.toml:19:9: cost 0 must be from 1 to 1,000, units",
     ]
 
 
 def test_sections_may_be_written_as_dotted_keys(tmp_path: Path) -> None:
     toml = "capacity.system_capacity = 500\ncapacity.operating_threshold = 600\nmechanism = { hold_s = -1 }\n"
     assert mistakes(write(tmp_path, toml=toml)) == [
-        "tmm.toml:2: operating_threshold 600 is above system_capacity 500",
-        "tmm.toml:3: hold_s -1 must be from 0 to 3600",
+        "tmm.toml:2:32: operating_threshold 600 is above system_capacity 500",
+        "tmm.toml:3:24: hold_s -1 must be from 0 to 3600",
     ]
 
 
@@ -333,7 +335,7 @@ def test_after_a_fault_of_syntax_nothing_is_made_up(tmp_path: Path) -> None:
     """What stands twice before it is told, what seems to behind it is not."""
     toml = HEAD + "system_capacity = 1\nx = 'open\n[capacity]\nsystem_capacity = 2\n"
     found = mistakes(write(tmp_path, toml=toml))
-    assert found[0] == "tmm.toml:4: key 'system_capacity' is set twice, first in line 2"
+    assert found[0] == "tmm.toml:4:1: key 'system_capacity' is set twice, first in line 2"
     assert found[1].startswith("tmm.toml:5:")
     assert len(found) == 2
     # A string over lines that is never closed hides all that follows.
@@ -345,8 +347,8 @@ def test_after_a_fault_of_syntax_nothing_is_made_up(tmp_path: Path) -> None:
 def test_what_stands_in_a_repeated_section_has_no_place(tmp_path: Path) -> None:
     toml = HEAD + "[costs]\n[capacity]\nx.y = 1\n[capacity.x]\ny = 2\n"
     assert mistakes(write(tmp_path, toml=toml)) == [
-        "tmm.toml:5: section [capacity] is set twice, first in line 1",
-        "tmm.toml:7: unknown key 'x' in [capacity]",
+        "tmm.toml:5:1: section [capacity] is set twice, first in line 1",
+        "tmm.toml:7:1: unknown key 'x' in [capacity]",
     ]
 
 
@@ -354,20 +356,20 @@ def test_what_stands_in_a_repeated_section_has_no_place(tmp_path: Path) -> None:
 
 #: What stands in the file, what is told.
 WRONG_LISTS: list[tuple[str, list[str]]] = [
-    ("", ['1: srvs is missing: the SRVs on the list, for example srvs = ["2.2", "7.4"]']),
-    ('srvs = "7.4"', ["1: srvs '7.4' must be a list of SRVs, for example ['2.2', '7.4']"]),
-    ("srvs = [7.4]", ["1: 7.4 must be text, for example '4.1.1'"]),
-    ('srvs = [\n"7.4",\n# again\n"7.4",\n]', ["4: '7.4' is listed twice"]),
-    ('srvs = ["7.4"]\nsrv = 1', ["2: unknown key 'srv' in a priority list (did you mean 'srvs'?)"]),
-    ('srvs = ["7.4"]\nversion = 3', ["2: version 3 must be a text on one line"]),
-    ('srvs = ["7.4"]\napproved_by = """\na\nb"""', ["2: approved_by 'a\\nb' must be a text on one line"]),
+    ("", ['1:1: srvs is missing: the SRVs on the list, for example srvs = ["2.2", "7.4"]']),
+    ('srvs = "7.4"', ["1:8: srvs '7.4' must be a list of SRVs, for example ['2.2', '7.4']"]),
+    ("srvs = [7.4]", ["1:9: 7.4 must be text, for example '4.1.1'"]),
+    ('srvs = [\n"7.4",\n# again\n"7.4",\n]', ["4:1: '7.4' is listed twice"]),
+    ('srvs = ["7.4"]\nsrv = 1', ["2:1: unknown key 'srv' in a priority list (did you mean 'srvs'?)"]),
+    ('srvs = ["7.4"]\nversion = 3', ["2:11: version 3 must be a text on one line"]),
+    ('srvs = ["7.4"]\napproved_by = """\na\nb"""', ["2:15: approved_by 'a\\nb' must be a text on one line"]),
     ('srvs = ["7.4"]\neffective_from = "2026-11-01"', [
-        "2: effective_from '2026-11-01' must be a date, for example 2026-12-01 (without quotation marks)",
+        "2:18: effective_from '2026-11-01' must be a date, for example 2026-12-01 (without quotation marks)",
     ]),
     ('srvs = ["7.4"]\neffective_from = 2026-11-01T00:00:00', [
-        "2: effective_from datetime.datetime(2026, 11, 1, 0, 0) must be a date, for example 2026-12-01",
+        "2:18: effective_from datetime.datetime(2026, 11, 1, 0, 0) must be a date, for example 2026-12-01",
     ]),
-    ('srvs = ["7.4"]\nsrvs = ["7.5"]', ["2: key 'srvs' is set twice, first in line 1"]),
+    ('srvs = ["7.4"]\nsrvs = ["7.5"]', ["2:1: key 'srvs' is set twice, first in line 1"]),
 ]  # fmt: skip
 
 

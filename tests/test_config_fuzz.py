@@ -194,14 +194,14 @@ def test_what_is_set_twice_is_told_with_both_lines(lines: list[str]) -> None:
             section, skipped = statement, statement in first
             if skipped:
                 expected.append(
-                    f"x.toml:{line}: section {statement} is set twice, first in line {first[statement]}"
+                    f"x.toml:{line}:1: section {statement} is set twice, first in line {first[statement]}"
                 )
             first.setdefault(statement, line)
         elif "=" in statement and not skipped:
             key = statement.partition(" =")[0]
             if (section, key) in first:
                 expected.append(
-                    f"x.toml:{line}: key {key!r} is set twice, first in line {first[section, key]}"
+                    f"x.toml:{line}:1: key {key!r} is set twice, first in line {first[section, key]}"
                 )
             first.setdefault((section, key), line)
         line += 1 + statement.count("\n")

@@ -17,7 +17,7 @@ class TMMError(Exception):
 class Mistake:
     """One mistake of a configuration: where it is, what was found, what was expected.
 
-    ``str(mistake)`` is ``file:line: message``, as far as file and line are known.
+    ``str(mistake)`` is ``file:line:column: message``, as far as each is known; line and column are from 1.
     """
 
     __slots__ = ("column", "field", "file", "line", "message")
@@ -52,7 +52,7 @@ class ConfigError(TMMError, ValueError):
     ----------
     mistakes : tuple of Mistake
         Every mistake found, in the order of the files.
-    file, line, field
+    file, line, column, field
         Those of the first mistake.
     """
 
@@ -71,6 +71,10 @@ class ConfigError(TMMError, ValueError):
     @property
     def line(self) -> int | None:
         return self.mistakes[0].line if self.mistakes else None
+
+    @property
+    def column(self) -> int | None:
+        return self.mistakes[0].column if self.mistakes else None
 
     @property
     def field(self) -> str | None:

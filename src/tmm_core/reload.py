@@ -327,7 +327,7 @@ class Reloader:
         """Return the section [files] of tmm.toml; read again only if it changed."""
         stat = _stat(self.path)
         if self._toml is None or self._toml[0] != stat:
-            self._toml = stat, load_toml(self.path)[0].get("files", {})
+            self._toml = stat, load_toml(self.path).values.get("files", {})
         return self._toml[1]
 
     def _watched(self) -> Iterator[Path]:

@@ -253,7 +253,7 @@ def test_mistakes_of_all_files_come_at_once(tmp_path: Path, capsys: pytest.Captu
     asked = ["allocate", str(portfolio), "-p", str(parameters), "--before", str(before), "--month", "2026-12"]
     assert main(asked) == 1
     told = [line.split(": ")[1] for line in capsys.readouterr().err.splitlines()]
-    assert told == [f"{parameters}:7:23", f"{portfolio}:2:17", f"{before}:2"]
+    assert told == [f"{parameters}:7:23", f"{portfolio}:2:17", f"{before}:2:10"]
 
 
 def test_a_month_that_contradicts_a_name_is_refused(

@@ -388,11 +388,12 @@ def test_senders_are_read_from_a_file(tmp_path: Path, monkeypatch: pytest.Monkey
     )
     assert "s3cret" not in repr(web)
     for text, fault in [
-        ("[pigeon]\n", "no sender"),
-        ("[file]\n", "folder is missing"),
-        ('[webhook.N]\nurl = "https://n.example/"\nsecret_env = "NO_SUCH"\n', "no secret"),
-        ("[file\n", "cannot be read"),
-        ("webhook = 3\n", "not of the form"),
+        ("[pigeon]\n", r"notify\.toml:1:1: \[pigeon\] is no sender"),
+        ("[file]\n", r"notify\.toml:1:1: folder is missing"),
+        ('[webhook.N]\nurl = "https://n.example/"\nsecret_env = "NO_SUCH"\n', r"toml:3:14: .* no secret"),
+        ('[webhook.N]\nurl = "ftp://n"\nsecret_env = "NORTH_SECRET"\n', r"toml:2:7: .* an https address"),
+        ("[file\n", r"notify\.toml:1:6: is not TOML"),
+        ("webhook = 3\n", r"toml:1:11: is not of the form"),
     ]:
         file.write_text(text)
         with pytest.raises(ConfigError, match=fault):

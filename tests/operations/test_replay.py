@@ -148,7 +148,7 @@ def test_one_request_is_a_log(tmp_path: Path) -> None:
         (f"{HEADER}\n\n\n", "no Service Request after the header"),
         (
             f"{HEADER}\nx,Alpha,4.1.1\ny\n",
-            "none of 2 lines after the header can be read\n.*line 2: time 'x' must be",
+            "none of 2 lines after the header can be read\n.*line 2, column 1: time 'x' must be",
         ),
     ],
 )
@@ -235,7 +235,7 @@ def test_bad_lines_are_shown_with_their_number_and_told_on_stderr(
     assert tmm(log) == 0
     said, errors = capsys.readouterr()
     assert "Lines that could not be read: 7 of 212" in said
-    assert "line 205: number of fields 1, expected 3 as in the header" in said
+    assert "line 205, column 2: number of fields 1, expected 3 as in the header" in said
     assert "and 2 more" in said
     assert "Lines too far out of order, left out: 1 of 212" in said and "line 212: 101.1" in said
     assert "7 bad, 1 late: left out of 212 lines" in errors
@@ -251,7 +251,7 @@ def test_json_holds_the_figures_and_the_notes(
     assert figures["throttled"] == 174
     assert figures["log"]["bad"] == 1
     assert figures["log"]["first_bad"] == [
-        {"line": 205, "fault": "number of fields 1, expected 3 as in the header"}
+        {"line": 205, "fault": "number of fields 1, expected 3 as in the header", "column": 2}
     ]
     assert figures["first_second"] == "2026-12-01T00:00:00Z"
 

@@ -55,9 +55,9 @@ def test_users_of_the_file_keep_their_identifiers_where_it_names_none(tmp_path: 
 @pytest.mark.parametrize(
     ("text", "threshold", "fault"),
     [
-        (NEXT.replace(",30", ",-3"), None, "next.csv:2: allocation -3"),
-        (NEXT.replace(",50", ",70"), None, "next.csv:3: allocations add up to 110"),
-        (NEXT, 85.0, "next.csv:3: allocations add up to 90"),
+        (NEXT.replace(",30", ",-3"), None, "next.csv:2:23: allocation -3"),
+        (NEXT.replace(",50", ",70"), None, "next.csv:3:22: allocations add up to 110"),
+        (NEXT, 85.0, "next.csv:3:22: allocations add up to 90"),
         (None, 85.0, "--threshold: allocations add up to 90"),
         (None, 151.0, "--threshold: operating_threshold 151 is above system_capacity 150"),
     ],

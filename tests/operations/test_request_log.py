@@ -96,8 +96,8 @@ def test_columns_may_be_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("header", "fault"),
     [
-        ("", "log.csv: the file is empty, expected a header like time,user_id,srv"),
-        ("\n", "log.csv:1: no column for the time"),
+        ("", "log.csv:1:1: the file is empty, expected a header like time,user_id,srv"),
+        ("\n", "log.csv:1:1: no column for the time"),
         (GOOD, "no column for the time among '1796083200.5', 'alpha', '4.1.1': expected time or timestamp"),
         ("time,user_id", "no column for the SRV among 'time', 'user_id'"),
         (
@@ -108,8 +108,8 @@ def test_columns_may_be_named(tmp_path: Path) -> None:
             "time,user,user_id,srv",
             "several columns for the user id: 'user' and 'user_id': name one (--user-column)",
         ),
-        (b"\xff\xfetime", "log.csv:1: the header is not UTF-8"),
-        ("t\0i\0m\0e\0", "log.csv:1: the file is not UTF-8 text (UTF-16?)"),
+        (b"\xff\xfetime", "log.csv:1:1: the header is not UTF-8"),
+        ("t\0i\0m\0e\0", "log.csv:1:2: the file is not UTF-8 text (UTF-16?)"),
     ],
 )
 def test_a_header_that_does_not_say_where_what_is_is_refused(
@@ -121,29 +121,31 @@ def test_a_header_that_does_not_say_where_what_is_is_refused(
 
 
 BAD = [
-    ("1796083200,alpha", "number of fields 2, expected 3 as in the header"),
-    ("1796083200,alpha,4.1.1,more", "number of fields 4, expected 3 as in the header"),
-    ("now,alpha,4.1.1", "time 'now' must be"),
+    ("1796083200,alpha", 17, "number of fields 2, expected 3 as in the header"),
+    ("1796083200,alpha,4.1.1,more", 24, "number of fields 4, expected 3 as in the header"),
+    ("now,alpha,4.1.1", 1, "time 'now' must be"),
     (
         "2026-12-01T00:00:00Z,alpha,4.1.1",
+        1,
         "time '2026-12-01T00:00:00Z' must be seconds since 1970, like the first",
     ),
-    ("1796083200123,alpha,4.1.1", "time '1796083200123' must be seconds since 1970"),
-    ("17960832,alpha,4.1.1", "must be seconds since 1970"),
-    ("1796083200,,4.1.1", "user id is empty"),
-    ("1796083200,alpha,  ", "SRV is empty"),
-    ('1796083200,"alpha,4.1.1', "not CSV: unexpected end of data"),
-    ('1796083200,"al"pha,4.1.1', "not CSV: ',' expected after '\"'"),
-    (b"1796083200,al\xffpha,4.1.1", "not UTF-8: byte 0xff in column 14"),
-    ("1796083200," + "x" * 70_000 + ",4.1.1", "longer than 65,536 bytes"),
-    ("1796083200," + "x" * 3_000_000 + ",4.1.1", "longer than 65,536 bytes"),
+    ("1796083200123,alpha,4.1.1", 1, "time '1796083200123' must be seconds since 1970"),
+    ("17960832,alpha,4.1.1", 1, "must be seconds since 1970"),
+    ("1796083200,,4.1.1", 12, "user id is empty"),
+    ("1796083200,alpha,  ", 18, "SRV is empty"),
+    ('1796083200,"alpha, ""x""",  ', 27, "SRV is empty"),
+    ('1796083200,"alpha,4.1.1', 12, "not CSV: unexpected end of data"),
+    ('1796083200,"al"pha,4.1.1', 12, "not CSV: ',' expected after '\"'"),
+    ("1796083200,é".encode() + b"al\xffpha,4.1.1", 15, "not UTF-8: byte 0xff"),
+    ("1796083200," + "x" * 70_000 + ",4.1.1", 1, "longer than 65,536 bytes"),
+    ("1796083200," + "x" * 3_000_000 + ",4.1.1", 1, "longer than 65,536 bytes"),
 ]
 
 
-@pytest.mark.parametrize(("line", "fault"), BAD, ids=[fault[:30] for _, fault in BAD])
+@pytest.mark.parametrize(("line", "column", "fault"), BAD, ids=[fault[:30] for *_, fault in BAD])
 @pytest.mark.parametrize("around", [1, 40])
-def test_a_bad_line_is_counted_with_its_number_and_the_others_are_read(
-    line: str | bytes, fault: str, around: int, tmp_path: Path
+def test_a_bad_line_is_counted_with_its_place_and_the_others_are_read(
+    line: str | bytes, column: int, fault: str, around: int, tmp_path: Path
 ) -> None:
     data = line.encode() if isinstance(line, str) else line
     good = [GOOD.encode()] * around
@@ -153,17 +155,17 @@ def test_a_bad_line_is_counted_with_its_number_and_the_others_are_read(
     assert all(each[1:] == (1796083200.5, 1, 1) for each in found)
     assert notes.bad == 1
     (bad,) = notes.first_bad
-    assert bad.line == around + 2
+    assert (bad.line, bad.column) == (around + 2, column)
     assert fault in bad.fault
     assert notes.lines == 2 * around + 2
 
 
 def test_every_kind_of_bad_line_at_once_is_counted_and_the_first_ten_are_kept(tmp_path: Path) -> None:
     rows = [HEADER.encode(), GOOD.encode()]
-    for line, _ in BAD * 30:
+    for line, *_ in BAD * 30:
         rows += [line.encode() if isinstance(line, str) else line] if len(line) < 100 else []
         rows.append(GOOD.encode())
-    n = sum(len(line) < 100 for line, _ in BAD) * 30
+    n = sum(len(line) < 100 for line, *_ in BAD) * 30
     found, notes = read(b"\n".join(rows), tmp_path)
     assert notes.bad == n
     assert len(found) == 1 + len(BAD) * 30
@@ -236,7 +238,9 @@ def test_blocks_may_be_cut_anywhere(tmp_path: Path, seed: int, monkeypatch: pyte
         rows.append(f"{1796083200 + number}.{number:03d},{chance.choice(list(USERS))},7.4".encode())
         if chance.random() < 0.1:
             rows.append(
-                chance.choice([line for line, _ in BAD if len(line) < 100 and isinstance(line, str)]).encode()
+                chance.choice(
+                    [line for line, *_ in BAD if len(line) < 100 and isinstance(line, str)]
+                ).encode()
             )
         if chance.random() < 0.1:
             rows.append(b"")

@@ -147,7 +147,7 @@ def test_a_base_lends_its_users_and_its_traffic_unless_told_otherwise(tmp_path: 
         path = tmp_path / "mine.toml"
         path.write_text('base = "base.toml"\n' + line + more, encoding="utf-8")
         if line.endswith("0\n"):
-            with pytest.raises(ConfigError, match=r"mine\.toml:2: base_traffic 0 must be true or false"):
+            with pytest.raises(ConfigError, match=r"mine\.toml:2:16: base_traffic 0 must be true or false"):
                 load_scenario(str(path))
             continue
         scenario = load_scenario(str(path))
@@ -367,7 +367,7 @@ def test_a_step_in_which_the_mechanism_would_have_to_brake_is_refused(
             assert load_scenario(str(path)).step_ms == step_ms
             continue
         with pytest.raises(
-            ConfigError, match=rf"steps\.toml:3: step_ms {step_ms} must be at most {most}, a tenth"
+            ConfigError, match=rf"steps\.toml:3:11: step_ms {step_ms} must be at most {most}, a tenth"
         ):
             load_scenario(str(path))
 

@@ -73,7 +73,7 @@ def test_a_csv_is_replayed_line_by_line(tmp_path: Path) -> None:
     assert users_of(words).tolist() == [1, 0, 1]
     assert (words >> BORN).tolist() == [5, 5, 199], "steps of 20 ms"
     (tmp_path / "log.csv").write_text(f"second,user,srv\n2,{NORTHERN},7.4\n1,x,7.4\n", encoding="utf-8")
-    with pytest.raises(TMMError, match=r"log\.csv:3: second '1' must be"):
+    with pytest.raises(TMMError, match=r"log\.csv:3:1: second '1' must be"):
         fresh_of(scenario, 5)
 
 

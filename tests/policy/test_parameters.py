@@ -122,7 +122,7 @@ def test_a_slip_in_a_key_is_no_silent_default() -> None:
         "p.toml:25:1: 'gas-networks' is not known here (did you mean 'gas-network'?)",
         "p.toml:32:1: 'busy_hour_factors' is not known here (did you mean 'busy_hour_factor'?)",
         "p.toml:37:1: minimum.everyone_else is missing, expected a number at least 0, at most 1,000,000,000",
-        "p.toml:39:21: 'everyone_els' is not known here (did you mean 'everyone_else'?)",
+        "p.toml:39:1: 'everyone_els' is not known here (did you mean 'everyone_else'?)",
         "p.toml: busy_hour_factor.default is missing, expected a number at least 1, at most 24",
     ]
 

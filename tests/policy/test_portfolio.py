@@ -111,7 +111,7 @@ def test_a_mistake_of_a_row_is_told_with_line_column_found_and_expected(row: str
     [
         (b"", "1:1: the file is empty, expected the header user,category,"),
         (b"\xef\xbb\xbf", "1:1: the file is empty, expected the header user,category,"),
-        (f"{HEADER}\n".encode(), "1: no Users after the header, expected at least one"),
+        (f"{HEADER}\n".encode(), "1:1: no Users after the header, expected at least one"),
         (HEADER.replace(",", ";").encode(), "1:1: the columns are separated by semicolons, expected commas"),
         (HEADER.replace(",", "\t").encode(), "1:1: the columns are separated by tabs, expected commas"),
         (HEADER.replace("gas_credit", "gas").encode(), "1:66: the header has 'gas', expected 'gas_credit'"),
@@ -150,7 +150,7 @@ def test_all_mistakes_come_at_once() -> None:
 def test_a_file_of_nothing_but_mistakes_does_not_fill_the_memory() -> None:
     lines = told(HEADER + "\nx" * 5000)
     assert len(lines) == MOST_MISTAKES + 1
-    assert lines[-1] == "p.csv:1002: 1000 mistakes so far: not read any further"
+    assert lines[-1] == "p.csv:1002:1: 1000 mistakes so far: not read any further"
 
 
 def test_a_file_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

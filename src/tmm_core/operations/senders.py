@@ -238,39 +238,52 @@ def load_senders(path: str | PathLike[str]) -> list[Sender]:
         [smtp.recipients]
         "Northern Energy" = ["operations@northern.example"]
     """
-    import tomllib
+    from tmm_core.policy.toml_places import load_toml
 
     file = Path(path)
-    try:
-        tables = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(Mistake(f"cannot be read: {error}", file=str(file))) from error
+    toml = load_toml(file)
+    tables = toml.values
     senders: list[Sender] = []
-    found = [
-        Mistake(f"[{name}] is no sender, expected file, webhook or smtp", file=str(file), field=name)
-        for name in sorted(tables.keys() - {"file", "webhook", "smtp"})
-    ]
+    found: list[Mistake] = []
+
+    def wrong(message: str, section: str, *keys: str, field: str) -> None:
+        line, column = toml.place_of(section, *keys)
+        found.append(Mistake(message, file=str(file), line=line, column=column, field=field))
+
+    for name in sorted(tables.keys() - {"file", "webhook", "smtp"}):
+        wrong(f"[{name}] is no sender, expected file, webhook or smtp", name, field=name)
+    section = "file"
     try:
         if "file" in tables:
             senders.append(FileDrop(file.parent / tables["file"]["folder"]))
         if "webhook" in tables:
-            hooks = tables["webhook"]
+            section = "webhook"
+            hooks = tables[section]
             urls = {user: hook["url"] for user, hook in hooks.items()}
             secrets = {user: os.environ.get(hook["secret_env"], "") for user, hook in hooks.items()}
             senders.append(Webhook(urls, secrets))
         if "smtp" in tables:
-            mail = tables["smtp"]
+            section = "smtp"
+            mail = tables[section]
             recipients = {user: tuple(addresses) for user, addresses in mail["recipients"].items()}
             login = None
             if "user" in mail:
                 login = (mail["user"], os.environ.get(mail["password_env"], ""))
             senders.append(Smtp(mail["host"], mail["sender"], recipients, mail.get("port", 587), login))
     except ConfigError as error:
-        found += [Mistake(each.message, file=str(file), field=each.field) for each in error.mistakes]
+        for each in error.mistakes:
+            user = each.field or ""
+            wrong(
+                each.message,
+                section,
+                user,
+                "url" if each.message.endswith("https address") else "secret_env",
+                field=user,
+            )
     except KeyError as error:
-        found.append(Mistake(f"{error.args[0]} is missing", file=str(file), field=str(error.args[0])))
+        wrong(f"{error.args[0]} is missing", section, field=str(error.args[0]))
     except (TypeError, AttributeError) as error:
-        found.append(Mistake(f"is not of the form expected: {error}", file=str(file)))
+        wrong(f"is not of the form expected: {error}", section, field=section)
     if found:
         raise ConfigError(found)
     return senders

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tmm_core.errors import Mistake
 from tmm_core.policy import validation as check
-from tmm_core.policy.tables import LARGEST_TABLE, table_of
+from tmm_core.policy.tables import LARGEST_TABLE, Row, row_of, table_of
 
 __all__ = ["COLUMNS", "AllocationTable", "dated_files", "file_in_force", "first_day_of", "read_allocations"]
 
@@ -25,12 +25,18 @@ _NOT_FINITE = re.compile(r"[+-]?(?:nan|inf|infinity)", re.IGNORECASE)
 _GROUPED = re.compile(r"[0-9]{1,3}(?:[, ][0-9]{3})+(?:\.[0-9]+)?")
 
 
+Place = tuple[int | None, int | None]
+"""Line and column, both from 1, as far as they are known."""
+
+
 @dataclass(slots=True)
 class AllocationTable:
     """What an allocations file says, as far as it is sound.
 
     Attributes
     ----------
+    data : bytes
+        The file: asked again for the place of what only is wrong beside other files.
     allocations : dict of str to float
         Units per second by User.
     user_ids : dict of str to str
@@ -41,19 +47,29 @@ class AllocationTable:
     """
 
     file: str
+    data: bytes = field(default=b"", repr=False)
     allocations: dict[str, float] = field(default_factory=dict)
     user_ids: dict[str, str] = field(default_factory=dict)
     categories: dict[str, str] = field(default_factory=dict)
     lines: dict[str, int] = field(default_factory=dict)
+    _raw: list[bytes] = field(default_factory=list, repr=False)
 
-    def line_above(self, total: float) -> int | None:
-        """Return the line of the User with whom the allocations add up to more than `total`."""
+    def place_above(self, total: float) -> Place:
+        """Return the place of the allocation with which they add up to more than `total`."""
         so_far = 0.0
         for user, allocation in self.allocations.items():
             so_far += allocation
             if so_far > total:
-                return self.lines[user]
-        return None
+                return self.place_of(user, "allocation")
+        return None, None
+
+    def place_of(self, user: str, column: str, user_id: str = "") -> Place:
+        """Return line and column of a cell in a User's row, or of an identifier in that cell."""
+        if not self._raw:
+            self._raw = self.data.split(b"\n")
+        number = self.lines[user]
+        row = row_of(self._raw[number - 1], number, COLUMNS)
+        return number, row.column(column, max(0, row.cells[column].upper().find(user_id)))
 
 
 def first_day_of(path: Path) -> date | None:
@@ -127,20 +143,18 @@ def file_in_force(
 
 def read_allocations(data: bytes, file: str, found: list[Mistake]) -> AllocationTable:
     """Read the bytes of an allocations file; what is wrong goes to `found`, row by row."""
-    table = AllocationTable(file)
+    table = AllocationTable(file, data)
     reader = _Reader(table, found)
-    for line, cells, _ in table_of(
-        data, COLUMNS, file, found, kind="an allocations file", largest=LARGEST_TABLE
-    ):
-        user = reader.user(cells["user"], line)
-        category = cells["category"]
+    for row in table_of(data, COLUMNS, file, found, kind="an allocations file", largest=LARGEST_TABLE):
+        user = reader.user(row)
+        category = row.cells["category"]
         if category not in check.CATEGORIES:
-            reader.wrong(check.category_fault(category), line, "category")
-        reader.user_ids(cells["user_ids"], user, line)
-        allocation = reader.allocation(cells["allocation"], line)
+            reader.wrong(check.category_fault(category), row, "category")
+        reader.user_ids(row, user)
+        allocation = reader.allocation(row)
         if user is not None:
             table.allocations[user] = allocation
-            table.lines[user] = line
+            table.lines[user] = row.line
             if category in check.CATEGORIES:
                 table.categories[user] = category
     return table
@@ -155,15 +169,17 @@ class _Reader:
         self.likenesses: dict[str, tuple[str, int]] = {}
         self.owners: dict[str, tuple[str, int]] = {}
 
-    def wrong(self, fault: str, line: int, field: str) -> None:
-        # The field says where in the line; a column would be one place said twice.
-        self.found.append(Mistake(fault, file=self.table.file, line=line, field=field))
+    def wrong(self, fault: str, row: Row, field: str, at: int = 0) -> None:
+        """Note a mistake in a cell, so many characters into it."""
+        column = row.column(field, at)
+        self.found.append(Mistake(fault, file=self.table.file, line=row.line, column=column, field=field))
 
-    def user(self, text: str, line: int) -> str | None:
+    def user(self, row: Row) -> str | None:
         """Return the User's name, as the configuration writes it; None if it has none of its own."""
+        text = row.cells["user"]
         fault = check.name_fault(text)
         if fault is not None:
-            self.wrong(f"user: {fault}", line, "user")
+            self.wrong(f"user: {fault}", row, "user")
             return None
         name = check.canonical_id(text)
         # Names that a reader cannot tell apart would be two Users by accident.
@@ -171,37 +187,41 @@ class _Reader:
         if key in self.likenesses:
             other, first = self.likenesses[key]
             like = "" if other == name else f", as {other!r}"
-            self.wrong(f"User {name!r} is listed twice{like}, first in line {first}", line, "user")
+            self.wrong(f"User {name!r} is listed twice{like}, first in line {first}", row, "user")
             return None
-        self.likenesses[key] = (name, line)
+        self.likenesses[key] = (name, row.line)
         return name
 
-    def user_ids(self, cell: str, user: str | None, line: int) -> None:
+    def user_ids(self, row: Row, user: str | None) -> None:
         """Note the identifiers of a User, separated by spaces."""
         owner = user if user is not None else ""
-        for text in cell.split(" "):
+        end = -1
+        for text in row.cells["user_ids"].split(" "):
+            begin = end + 1
+            end = begin + len(text)
             if not text:
                 continue
             fault = check.user_id_fault(text)
             if fault is not None:
-                self.wrong(f"user_ids: {fault}", line, "user_ids")
+                self.wrong(f"user_ids: {fault}", row, "user_ids", begin)
                 continue
             user_id = check.canonical_id(text)
             if user_id in self.owners:
                 other, first = self.owners[user_id]
-                if first == line:
+                if first == row.line:
                     fault = f"user_ids: {user_id} is listed twice"
                 else:
                     whose = f"{other!r}" if other else "the User"
                     fault = f"user_ids: {user_id} is owned by {whose} of line {first} already"
-                self.wrong(fault, line, "user_ids")
+                self.wrong(fault, row, "user_ids", begin)
                 continue
-            self.owners[user_id] = (owner, line)
+            self.owners[user_id] = (owner, row.line)
             if user is not None:
                 self.table.user_ids[user_id] = user
 
-    def allocation(self, text: str, line: int) -> float:
+    def allocation(self, row: Row) -> float:
         """Return an allocation, units per second; 0 after a mistake."""
+        text = row.cells["allocation"]
         if _NUMBER.fullmatch(text):
             value = float(text)
             fault = check.allocation_fault(value)
@@ -215,5 +235,5 @@ class _Reader:
             fault = f"allocation {given} must be a number, units per second{hint}"
         if fault is None:
             return value
-        self.wrong(fault, line, "allocation")
+        self.wrong(fault, row, "allocation")
         return 0.0

@@ -84,7 +84,7 @@ class PriorityList:
         Raises
         ------
         ConfigError
-            All mistakes of the file, with line and field.
+            All mistakes of the file, with line, column and field.
         """
         from tmm_core.policy.config_files import load_priority_list
 

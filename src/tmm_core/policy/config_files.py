@@ -1,7 +1,7 @@
 """Read ``tmm.toml`` and the files it names: all of it, or an error with every mistake of every file.
 
 `Config` and `PriorityList` judge the values; what is here finds the files, and puts to each mistake the file,
-the line and the word that stands there.
+line, column and the word that stands there.
 """
 
 from __future__ import annotations
@@ -10,14 +10,16 @@ import hashlib
 import os
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tmm_core.errors import ConfigError, Mistake
 from tmm_core.policy import validation as check
-from tmm_core.policy.allocation_files import AllocationTable, file_in_force, read_allocations
+from tmm_core.policy.allocation_files import AllocationTable, Place, file_in_force, read_allocations
 from tmm_core.policy.config import Config, PriorityList
+from tmm_core.policy.service_requests import by_srv_code
 from tmm_core.policy.tables import LARGEST_TABLE, read_file
 from tmm_core.policy.toml_places import LARGEST_FILE, Toml, toml_of
 
@@ -99,17 +101,17 @@ def load_priority_list(path: str | PathLike[str]) -> PriorityList:
     *Thread-safe.*
     """
     found: list[Mistake] = []
-    priority = _read_priority_list(Path(path), found)
+    priority, _ = _read_priority_list(Path(path), found)
     if priority is None or found:
         raise ConfigError(_in_order(found))
     return priority
 
 
-class _Place(NamedTuple):
+class _Source(NamedTuple):
     """Where the value of a field of `Config` stands, and what it is called there."""
 
     file: str
-    line: int | None
+    place: Place
     key: str
 
 
@@ -122,7 +124,7 @@ class _Loader:
         self.on = on
         self.found: list[Mistake] = []
         self.values: dict[str, Any] = {}
-        self.places: dict[str, _Place] = {}
+        self.sources: dict[str, _Source] = {}
         self.missing: list[str] = []
         self.tables: dict[str, AllocationTable] = {}  # by field of `Config`
         self.digests: dict[str, str] = {}
@@ -140,18 +142,18 @@ class _Loader:
             raise ConfigError(_in_order(self.found))
         return config
 
-    def _wrong(self, fault: str, line: int | None, field: str | None) -> None:
-        self.found.append(Mistake(fault, file=self.file, line=line, field=field))
+    def _wrong(self, fault: str, place: Place, field: str | None) -> None:
+        self.found.append(_mistake(fault, self.file, place, field))
 
     def _sections(self, toml: Toml) -> None:
         """Take the values of the sections, and tell what is there too much and too little."""
         for section, values in toml.values.items():
-            line = toml.line_of(section)
+            place = toml.place_of_key(section)
             if section not in SECTIONS:
-                self._wrong(_unknown_section(section, values), line, section)
+                self._wrong(_unknown_section(section, values), place, section)
             elif not isinstance(values, dict):
                 fault = f"{section} {check.shown(values)} must be a section: [{section}]"
-                self._wrong(fault, line, section)
+                self._wrong(fault, place, section)
             elif section == "costs":
                 self._costs(values, toml)
             else:
@@ -159,7 +161,7 @@ class _Loader:
         capacity = toml.values.get("capacity", {})
         if isinstance(capacity, dict):
             self.missing = [key for key in _REQUIRED if key not in capacity]
-            where = toml.line_of("capacity") or 1
+            where = toml.place_of("capacity") if "capacity" in toml.values else (1, 1)
             for key in self.missing:
                 self._wrong(f"{key} is missing in [capacity]: units per second", where, key)
         else:
@@ -168,31 +170,32 @@ class _Loader:
     def _section(self, section: str, values: Mapping[str, Any], toml: Toml) -> None:
         known = SECTIONS[section]
         for key, value in values.items():
-            line = toml.line_of(section, key)
             if key not in known:
-                self._wrong(_unknown_key(key, section), line, key)
+                self._wrong(_unknown_key(key, section), toml.place_of_key(section, key), key)
                 continue
-            field = known[key]
-            self.places[field] = _Place(self.file, line, key)
+            field, place = known[key], toml.place_of(section, key)
+            self.sources[field] = _Source(self.file, place, key)
             if section != "files":
                 self.values[field] = value
                 continue
             wrong: list[Mistake] = []
             check.optional_text(key, value, wrong)
             for mistake in wrong:
-                self._wrong(mistake.message, line, key)
+                self._wrong(mistake.message, place, key)
 
     def _costs(self, values: Mapping[str, Any], toml: Toml) -> None:
         costs = {}
         for code, cost in values.items():
-            line = toml.line_of("costs", code)
+            field = check.element("costs", code)
             if isinstance(cost, dict):
                 fault = f"costs: write the SRV in quotation marks: {_quoted(code, cost)}"
-                self._wrong(fault, line, check.element("costs", code))
+                self._wrong(fault, toml.place_of_key("costs", code), field)
                 continue
             costs[code] = cost
-            field = check.element("costs", code)
-            self.places[field] = _Place(self.file, line, field)
+            place = (
+                toml.place_of("costs", code) if code in by_srv_code() else toml.place_of_key("costs", code)
+            )
+            self.sources[field] = _Source(self.file, place, field)
         self.values["costs"] = costs
 
     def _files(self, files: Mapping[str, Any], toml: Toml) -> None:
@@ -275,31 +278,44 @@ class _Loader:
             unknown = check.as_number(self.values.get("unknown_allocation", 0.0)) or 0.0
             threshold = check.as_number(self.values.get("operating_threshold")) or 0.0
             if table is not None and unknown <= threshold:
-                line = table.line_above(threshold - unknown)
-                return Mistake(mistake.message, file=table.file, line=line, field="allocation")
+                return _mistake(
+                    mistake.message, table.file, table.place_above(threshold - unknown), "allocation"
+                )
             field = "unknown_allocation"
-        place = self.places.get(field)
-        for name, table in self.tables.items():
-            place = place or self._row_of(field, name, table)
-        if place is None:
+        source = self.sources.get(field) or self._cell_of(field)
+        if source is None:
             return Mistake(mistake.message, file=self.file, field=mistake.field)
         message = mistake.message.removeprefix(f"{field}: ")
         if message.startswith(f"{field} "):
-            message = place.key + message.removeprefix(field)
-        return Mistake(message, file=place.file, line=place.line, field=place.key)
+            message = source.key + message.removeprefix(field)
+        return _mistake(message, source.file, source.place, source.key)
 
-    @staticmethod
-    def _row_of(field: str, name: str, table: AllocationTable) -> _Place | None:
-        """Return the row of a file of allocations a field such as ``allocations['Northern Energy']`` is of."""
-        for user, line in table.lines.items():
-            if field == check.element(name, user):
-                return _Place(table.file, line, "allocation")
-        if name != "allocations":
+    def _cell_of(self, field: str) -> _Source | None:
+        """Return the cell of an allocations file that a field such as ``allocations['Northern Energy']`` is."""
+        found = self._cells.get(field)
+        if found is None:
             return None
-        for user_id, user in table.user_ids.items():
-            if field == check.element("user_ids", user_id):
-                return _Place(table.file, table.lines[user], "user_ids")
-        return None
+        table, user, user_id = found
+        column = "user_ids" if user_id else "allocation"
+        return _Source(table.file, table.place_of(user, column, user_id), column)
+
+    @cached_property
+    def _cells(self) -> dict[str, tuple[AllocationTable, str, str]]:
+        """Table, User and identifier by field: made for the first mistake, as there may be one in each row."""
+        cells = {
+            check.element(name, user): (table, user, "")
+            for name, table in self.tables.items()
+            for user in table.lines
+        }
+        in_force = self.tables.get("allocations")
+        if in_force is not None:
+            for user_id, user in in_force.user_ids.items():
+                cells[check.element("user_ids", user_id)] = in_force, user, user_id
+        return cells
+
+
+def _mistake(message: str, file: str, place: Place, field: str | None) -> Mistake:
+    return Mistake(message, file=file, line=place[0], column=place[1], field=field)
 
 
 def block_named(shared: str, path: Path) -> str:
@@ -348,22 +364,27 @@ def priority_list_on(path: Path, on: date, found: list[Mistake]) -> PriorityList
     if chosen is None:
         return None
     file, day = chosen
-    priority = _read_priority_list(file, found)
-    if priority is not None and path.is_dir() and priority.effective_from not in (None, day):
+    priority, toml = _read_priority_list(file, found)
+    if (
+        priority is not None
+        and toml is not None
+        and path.is_dir()
+        and priority.effective_from not in (None, day)
+    ):
         fault = f"effective_from {priority.effective_from} must be the day of the file's name, {day}"
-        found.append(Mistake(fault, file=str(file), field="effective_from"))
+        found.append(_mistake(fault, str(file), toml.place_of("effective_from"), "effective_from"))
     return priority
 
 
-def _read_priority_list(path: Path, found: list[Mistake]) -> PriorityList | None:
+def _read_priority_list(path: Path, found: list[Mistake]) -> tuple[PriorityList | None, Toml | None]:
     file = str(path)
     try:
         toml = toml_of(read_file(path, LARGEST_FILE), file, found)
     except ConfigError as error:
         found += error.mistakes
-        return None
+        return None, None
     if toml is None:
-        return None
+        return None, None
     values = {}
     for key, value in toml.values.items():
         if key in PRIORITY_KEYS:
@@ -371,27 +392,26 @@ def _read_priority_list(path: Path, found: list[Mistake]) -> PriorityList | None
             continue
         hint = check.did_you_mean(key, PRIORITY_KEYS)
         fault = f"unknown key {check.shown(key)} in a priority list{hint}"
-        found.append(Mistake(fault, file=file, line=toml.line_of(key), field=key))
+        found.append(_mistake(fault, file, toml.place_of_key(key), key))
     if "srvs" not in values:
         fault = 'srvs is missing: the SRVs on the list, for example srvs = ["2.2", "7.4"]'
-        found.append(Mistake(fault, file=file, line=1, field="srvs"))
+        found.append(_mistake(fault, file, (1, 1), "srvs"))
         values["srvs"] = []
     try:
-        return PriorityList(**values)
+        return PriorityList(**values), toml
     except ConfigError as error:
         found += [_placed_in_list(mistake, toml, file) for mistake in error.mistakes]
-        return None
+        return None, toml
 
 
 def _placed_in_list(mistake: Mistake, toml: Toml, file: str) -> Mistake:
     field = mistake.field or ""
     key, _, index = field.partition("[")
     path: tuple[str | int, ...] = (key, int(index[:-1])) if index else (key,)
-    line = toml.line_of(*path)
     message = mistake.message.removeprefix(f"{field}: ")
     if key == "effective_from" and isinstance(toml.values.get(key), str):
         message += " (without quotation marks)"
-    return Mistake(message, file=file, line=line, field=field)
+    return _mistake(message, file, toml.place_of(*path), field)
 
 
 def _in_order(found: list[Mistake]) -> list[Mistake]:

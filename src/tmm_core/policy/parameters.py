@@ -18,7 +18,7 @@ from typing import Any
 from tmm_core.errors import ConfigError, Mistake
 from tmm_core.policy.portfolio import METER_KINDS
 from tmm_core.policy.tables import read_file
-from tmm_core.policy.toml_places import LARGEST_FILE, Places, read_toml
+from tmm_core.policy.toml_places import LARGEST_FILE, Toml, read_toml
 from tmm_core.policy.validation import CATEGORIES, HIDDEN, MAX_THRESHOLD, did_you_mean, shown
 
 __all__ = ["NOTICE", "QUANTA_PER_UNIT", "SECONDS_PER_DAY", "Parameters"]
@@ -127,26 +127,23 @@ class Parameters:
     @classmethod
     def read(cls, data: bytes, *, file: str = "parameters.toml") -> Parameters:
         """Read the bytes of a parameters file; see `load`."""
-        values, places = read_toml(data, file)
-        return _Reader(values, places, file).parameters(hashlib.sha256(data).hexdigest()[:12])
+        return _Reader(read_toml(data, file), file).parameters(hashlib.sha256(data).hexdigest()[:12])
 
 
 class _Reader:
     """Takes the values of one file out one by one and remembers every mistake."""
 
-    def __init__(self, values: dict[str, Any], places: Places, file: str) -> None:
-        self.values = values
-        self.places = places
+    def __init__(self, toml: Toml, file: str) -> None:
+        self.values = toml.values
+        self.toml = toml
         self.file = file
         self.mistakes: list[Mistake] = []
 
     def wrong(self, path: tuple[str | int, ...], message: str) -> None:
         """Note a mistake at the value of a path, or at the table it is missing in."""
-        place: tuple[int | None, int | None] = (None, None)
-        for length in range(len(path), 0, -1):
-            if path[:length] in self.places:
-                place = self.places[path[:length]]
-                break
+        self._note(path, message, self.toml.place_of(*path))
+
+    def _note(self, path: tuple[str | int, ...], message: str, place: tuple[int | None, int | None]) -> None:
         field = ".".join(map(str, path))
         # A value that stands in for several categories is read, and found wrong, for each of them.
         if all((each.field, each.message) != (field, message) for each in self.mistakes):
@@ -269,7 +266,8 @@ class _Reader:
             return
         for key in table:
             if key not in names:
-                self.wrong((*path, key), f"{shown(key)} is not known here{did_you_mean(key, names)}")
+                fault = f"{shown(key)} is not known here{did_you_mean(key, names)}"
+                self._note((*path, key), fault, self.toml.place_of_key(*path, key))
 
     def _quanta(self, path: tuple[str, ...]) -> Fraction:
         value = self._number(path, Fraction(0), MAX_THRESHOLD)

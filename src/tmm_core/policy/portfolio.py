@@ -156,7 +156,7 @@ class _Reader:
     def wrong(self, message: str, row: Row, field: str, at: int = 0) -> None:
         """Note a mistake in a cell, so many characters into it."""
         self.mistakes.append(
-            Mistake(message, file=self.file, line=row.line, column=row.column(field) + at, field=field)
+            Mistake(message, file=self.file, line=row.line, column=row.column(field, at), field=field)
         )
 
     def rows(self, data: bytes) -> list[UserPortfolio]:

@@ -7,6 +7,7 @@ editor and to whoever is rung up at night. Mistakes are appended to a list, and 
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
@@ -14,7 +15,16 @@ from typing import NamedTuple
 
 from tmm_core.errors import ConfigError, Mistake
 
-__all__ = ["LARGEST_TABLE", "MOST_MISTAKES", "Row", "lines_of", "read_file", "table_of"]
+__all__ = [
+    "LARGEST_TABLE",
+    "MOST_MISTAKES",
+    "Row",
+    "begins_of",
+    "lines_of",
+    "read_file",
+    "row_of",
+    "table_of",
+]
 
 LARGEST_TABLE = 64 << 20
 """Bytes of a table; a million Users take about 60 MB."""
@@ -27,19 +37,19 @@ _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 class Row(NamedTuple):
-    """Line, from 1, the cells by the name of their column, and where they begin if any is in quotation marks."""
+    """Line, from 1, the cells by the name of their column, and where their texts begin if any is quoted."""
 
     line: int
     cells: Mapping[str, str]
     begins: Sequence[int] | None
 
-    def column(self, name: str) -> int:
-        """Return the column of a cell's first character in its line, from 1."""
+    def column(self, name: str, at: int = 0) -> int:
+        """Return the column in its line, from 1, of a cell's character `at`."""
         place = list(self.cells).index(name)
         if self.begins is not None:
-            return self.begins[place]
+            return self.begins[place] + at
         # Only a mistake asks: to keep it for every cell would take longer than to read them.
-        return 1 + sum(len(text) + 1 for text in list(self.cells.values())[:place])
+        return 1 + at + sum(len(text) + 1 for text in list(self.cells.values())[:place])
 
 
 def read_file(path: str | PathLike[str], largest: int) -> bytes:
@@ -153,7 +163,7 @@ def table_of(
         return
     if len(lines) == 1:
         fault = f"no {entry}s after the header, expected at least one"
-        found.append(Mistake(fault, file=file, line=1))
+        found.append(Mistake(fault, file=file, line=1, column=1))
     for number, line in enumerate(lines[1:], start=2):
         if len(found) - begin >= MOST_MISTAKES:
             found.append(_no_more(file, number))
@@ -166,8 +176,30 @@ def table_of(
             yield Row(number, dict(zip(columns, texts, strict=True)), begins)
 
 
+def begins_of(line: str, delimiter: str) -> list[int]:
+    """Return the columns, from 1, of the cells of a line of CSV as others write it, to the first that is not sound.
+
+    It need not keep the rules of `table_of`: a quotation mark may stand inside a cell that begins with none.
+    """
+    cell = re.compile(rf'(?:"(?:[^"]|"")*"|(?!")[^\r{delimiter}]*)(?:{delimiter}|$)')
+    begins, at = [1], 0
+    while (found := cell.match(line, at)) is not None and found.end() > at and found[0].endswith(delimiter):
+        at = found.end()
+        begins.append(at + 1)
+    return begins
+
+
+def row_of(raw: bytes, number: int, columns: Sequence[str]) -> Row:
+    """Return once more a row that `table_of` has yielded, from the bytes of its line: a mistake asks for its place."""
+    line = raw.decode("utf-8", "replace").removesuffix("\r")
+    cells = _cells(line, number, len(columns), "", "")
+    assert not isinstance(cells, Mistake), "it was sound before"
+    texts, begins = cells
+    return Row(number, dict(zip(columns, texts, strict=True)), begins)
+
+
 def _no_more(file: str, line: int) -> Mistake:
-    return Mistake(f"{MOST_MISTAKES} mistakes so far: not read any further", file=file, line=line)
+    return Mistake(f"{MOST_MISTAKES} mistakes so far: not read any further", file=file, line=line, column=1)
 
 
 def _header_fault(line: str, columns: Sequence[str], file: str) -> Mistake | None:
@@ -193,7 +225,7 @@ def _header_fault(line: str, columns: Sequence[str], file: str) -> Mistake | Non
 
 
 _Cells = tuple[list[str], list[int] | None]
-"""Texts of a line, and where they begin if any is in quotation marks."""
+"""Texts of a line, and where they begin, behind their quotation mark, if any has one."""
 
 
 def _cells(line: str, number: int, expected: int, file: str, entry: str) -> _Cells | Mistake:
@@ -221,6 +253,7 @@ def _quoted(line: str, number: int, file: str) -> _Cells | Mistake:
         start = at
         begins.append(at + 1)
         if line.startswith('"', at):
+            begins[-1] += 1
             parts = []
             while True:
                 end = line.find('"', at + 1)

@@ -44,20 +44,25 @@ _LONG_NUMBER = re.compile(r"[0-9][0-9_]{4299,}")
 
 @dataclass(frozen=True, slots=True)
 class Toml:
-    """The values of a TOML file and where each stands."""
+    """The values of a TOML file, where each stands, and where its key does."""
 
     values: dict[str, Any]
     places: Places
+    keys: Places
 
-    def line_of(self, *path: str | int) -> int | None:
-        """Return the line of the value at a path, or of the nearest thing around it that has one."""
+    def place_of(self, *path: str | int) -> tuple[int | None, int | None]:
+        """Return line and column of the value at a path, or of the nearest thing around it that has any."""
         for length in range(len(path), 0, -1):
             if path[:length] in self.places:
-                return self.places[path[:length]][0]
-        return None
+                return self.places[path[:length]]
+        return None, None
+
+    def place_of_key(self, *path: str | int) -> tuple[int | None, int | None]:
+        """Return line and column of the key of the value at a path; of a section, its header's."""
+        return self.keys.get(path) or self.place_of(*path)
 
 
-def load_toml(path: str | PathLike[str]) -> tuple[dict[str, Any], Places]:
+def load_toml(path: str | PathLike[str]) -> Toml:
     """Read a TOML file; decimal numbers come as `Decimal`, as they are written.
 
     Raises
@@ -68,13 +73,13 @@ def load_toml(path: str | PathLike[str]) -> tuple[dict[str, Any], Places]:
     return read_toml(read_file(path, LARGEST_FILE), os.fspath(path))
 
 
-def read_toml(data: bytes, file: str) -> tuple[dict[str, Any], Places]:
+def read_toml(data: bytes, file: str) -> Toml:
     """Read the bytes of a TOML file; see `load_toml`."""
     found: list[Mistake] = []
     toml = toml_of(data, file, found, parse_float=Decimal)
     if toml is None or found:
         raise ConfigError(found)
-    return toml.values, toml.places
+    return toml
 
 
 def toml_of(
@@ -109,7 +114,8 @@ def toml_of(
     scanner.run()
     if scanner.too_deep is not None:
         fault = f"nested more than {DEEPEST} deep, expected sections, keys and values"
-        found.append(Mistake(fault, file=file, line=scanner.too_deep))
+        line, column = scanner.too_deep
+        found.append(Mistake(fault, file=file, line=line, column=column))
         return None
     wrong: Mistake | None = None
     values: dict[str, Any] = {}
@@ -122,15 +128,17 @@ def toml_of(
             wrong.line, wrong.column = scanner.lost
     except (ValueError, RecursionError):  # an integer of thousands of digits
         number = _LONG_NUMBER.search(text)
-        line = text.count("\n", 0, number.start()) + 1 if number else None
-        wrong = Mistake("a number of thousands of digits, expected a number", file=file, line=line)
+        place = (None, None) if number is None else scanner.place(number.start())
+        fault = "a number of thousands of digits, expected a number"
+        wrong = Mistake(fault, file=file, line=place[0], column=place[1])
     for repeat in scanner.repeats[:MOST_MISTAKES]:
         fault = f"{repeat.what} is set twice, first in line {repeat.first}"
-        found.append(Mistake(fault, file=file, line=repeat.line, field=repeat.field))
+        line, column = scanner.place(repeat.begin)
+        found.append(Mistake(fault, file=file, line=line, column=column, field=repeat.field))
     if wrong is not None:
         found.append(wrong)
         return None
-    return Toml(values, scanner.places)
+    return Toml(values, scanner.places, scanner.keys)
 
 
 def _syntax_fault(message: str, text: str, file: str) -> Mistake:
@@ -149,7 +157,6 @@ class _Repeat:
 
     what: str
     field: str
-    line: int
     first: int
     begin: int
     end: int
@@ -164,16 +171,17 @@ class _TooDeepError(Exception):
 
 
 class _Scanner:
-    """Runs once over a text; `places`, `repeats`, `too_deep` and `lost` are what it has found."""
+    """Runs once over a text; `places`, `keys`, `repeats`, `too_deep` and `lost` are what it has found."""
 
     def __init__(self, text: str) -> None:
         self.text = text
         self.at = 0
         self.places: dict[KeyPath, tuple[int, int]] = {}
+        self.keys: dict[KeyPath, tuple[int, int]] = {}
         self.repeats: list[_Repeat] = []
-        self.too_deep: int | None = None
+        self.too_deep: tuple[int, int] | None = None
         self.lost: tuple[int, int] | None = None
-        self._line, self._line_at = 1, 0  # line of a place already passed
+        self._line, self._begin, self._asked = 1, 0, 0  # the place asked for last, and where its line begins
         self._headers: set[KeyPath] = set()
         self._pairs: set[KeyPath] = set()
         self._counts: dict[KeyPath, int] = {}  # elements of each array of tables
@@ -183,9 +191,9 @@ class _Scanner:
         try:
             self._document()
         except _TooDeepError:
-            self.too_deep = self._line_of(self.at)
+            self.too_deep = self.place(self.at)
         except _LostError:
-            self.lost = self._place(self.at)
+            self.lost = self.place(self.at)
 
     def text_without_repeats(self) -> str:
         """Blank out what is set a second time; all else keeps its place."""
@@ -199,7 +207,7 @@ class _Scanner:
 
     def _document(self) -> None:
         table: KeyPath = ()
-        again: tuple[str, int, int] | None = None  # a section that is there twice: name, line, first line
+        again: tuple[str, int] | None = None  # a section that is there twice: name, first line
         again_at = 0
         while self._skip_blank() < len(self.text):
             begin = self.at
@@ -214,14 +222,13 @@ class _Scanner:
         if again is not None:
             self._repeated_section(*again, again_at, len(self.text))
 
-    def _repeated_section(self, name: str, line: int, first: int, begin: int, end: int) -> None:
-        self.repeats.append(_Repeat(f"section [{name}]", name, line, first, begin, end))
+    def _repeated_section(self, name: str, first: int, begin: int, end: int) -> None:
+        self.repeats.append(_Repeat(f"section [{name}]", name, first, begin, end))
 
-    def _header(self, begin: int) -> tuple[KeyPath, tuple[str, int, int] | None]:
-        """Read a header; return its path and, if it is there already, its name, line and first line."""
+    def _header(self, begin: int) -> tuple[KeyPath, tuple[str, int] | None]:
+        """Read a header; return its path and, if it is there already, its name and first line."""
         many = self.text.startswith("[[", begin)
         self.at += 2 if many else 1
-        line = self._line_of(begin)
         keys = self._keys()
         path = self._within_arrays(keys)
         closing = "]]" if many else "]"
@@ -234,7 +241,7 @@ class _Scanner:
             self._put(path, begin)
             path = (*path, number)
         elif path in self._headers:
-            return path, (".".join(keys), line, self.places[path][0])
+            return path, (".".join(keys), self.places[path][0])
         else:
             self._headers.add(path)
         self._put(path, begin)
@@ -242,10 +249,18 @@ class _Scanner:
 
     def _put(self, path: KeyPath, at: int) -> None:
         if not self._muted:
-            self.places.setdefault(path, self._place(at))
+            self.places.setdefault(path, self.place(at))
 
-    def _place(self, at: int) -> tuple[int, int]:
-        return self._line_of(at), at - self.text.rfind("\n", 0, at)
+    def place(self, at: int) -> tuple[int, int]:
+        """Return line and column of a character."""
+        if at < self._asked:
+            self._line, self._begin, self._asked = 1, 0, 0
+        end = self.text.rfind("\n", self._asked, at)
+        if end >= 0:
+            self._line += self.text.count("\n", self._asked, at)
+            self._begin = end + 1
+        self._asked = at
+        return self._line, at - self._begin + 1
 
     def _within_arrays(self, keys: tuple[str, ...]) -> KeyPath:
         """Put the index of the last ``[[table]]`` behind each key that is an array of tables."""
@@ -258,7 +273,7 @@ class _Scanner:
 
     def _pair(self, table: KeyPath, depth: int = 0, *, top: bool = False) -> None:
         begin = self.at
-        line = self._line_of(begin)
+        here = self.place(begin)
         keys = self._keys()
         if not self.text.startswith("=", self.at):
             raise _LostError
@@ -272,10 +287,12 @@ class _Scanner:
             self._value(path, depth)
             self._muted = False
             what = f"key {'.'.join(keys)!r}"
-            self.repeats.append(_Repeat(what, keys[-1], line, self.places[path][0], begin, self.at))
+            self.repeats.append(_Repeat(what, keys[-1], self.places[path][0], begin, self.at))
             return
-        if top and not self._muted:
-            self._pairs.add(path)
+        if not self._muted:
+            self.keys.setdefault(path, here)
+            if top:
+                self._pairs.add(path)
         self._value(path, depth)
 
     def _keys(self) -> tuple[str, ...]:
@@ -339,11 +356,6 @@ class _Scanner:
         assert match is not None, "it matches nothing at all, too"
         self.at = match.end()
         return self.at
-
-    def _line_of(self, at: int) -> int:
-        self._line += self.text.count("\n", self._line_at, at)
-        self._line_at = at
-        return self._line
 
 
 def _unescaped(quoted: str) -> str:

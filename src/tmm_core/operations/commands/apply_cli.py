@@ -98,7 +98,7 @@ def _book(args: argparse.Namespace, error: ConfigError) -> None:
     """Tell the event log of the block's gateways what was refused, as a `Reloader` in one of them would."""
     path = Path(args.config)
     try:
-        sections = load_toml(path)[0]
+        sections = load_toml(path).values
     except ConfigError:
         sections = {}
     files, state = (

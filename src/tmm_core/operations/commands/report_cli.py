@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sqlite3
 import sys
-import tomllib
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -123,27 +122,24 @@ def run(args: argparse.Namespace) -> int:
 def _configured(config: Path) -> Path:
     """Return the event log that a configuration names; nothing else of it needs to be right."""
     from tmm_core.errors import ConfigError, Mistake
+    from tmm_core.policy.toml_places import load_toml
 
     try:
-        with config.open("rb") as file:
-            found = tomllib.load(file).get("files", {})
-    except FileNotFoundError:
+        toml = load_toml(config)
+    except ConfigError:
+        if config.exists():
+            raise
         raise ConfigError(
             Mistake(
                 "there is no such file, expected a configuration, or event logs with --log", file=str(config)
             )
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(Mistake(str(error), file=str(config))) from None
+    found = toml.values.get("files")
     name = found.get("event_log") if isinstance(found, dict) else None
     if not isinstance(name, str):
-        raise ConfigError(
-            Mistake(
-                "no event_log in [files], expected one, or event logs with --log",
-                file=str(config),
-                field="event_log",
-            )
-        )
+        fault = "no event_log in [files], expected one, or event logs with --log"
+        line, column = toml.place_of("files", "event_log")
+        raise ConfigError(Mistake(fault, file=str(config), line=line, column=column, field="event_log"))
     return config.parent / name
 
 

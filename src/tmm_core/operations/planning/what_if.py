@@ -31,7 +31,7 @@ def what_if(config: Config, *, threshold: float | None = None, allocations: Path
     Raises
     ------
     ConfigError
-        All mistakes of the file, or of what both together make, with file and line.
+        All mistakes of the file, or of what both together make, with file, line and column.
     """
     values: dict[str, Any] = {"candidate_allocations": None, "candidate_file": None}
     if threshold is not None:
@@ -62,9 +62,9 @@ def what_if(config: Config, *, threshold: float | None = None, allocations: Path
 def _placed(
     mistake: Mistake, table: AllocationTable | None, values: dict[str, Any], config: Config
 ) -> Mistake:
-    """Put to a mistake the line of the allocations file, or the option, that made it."""
+    """Put to a mistake the place in the allocations file, or the option, that made it."""
     if table is None or mistake.field == "operating_threshold":
         return Mistake(f"--threshold: {mistake.message}", field=mistake.field)
     threshold = values.get("operating_threshold", config.operating_threshold)
-    line = table.line_above(threshold - config.unknown_allocation)
-    return Mistake(mistake.message, file=table.file, line=line, field=mistake.field)
+    line, column = table.place_above(threshold - config.unknown_allocation)
+    return Mistake(mistake.message, file=table.file, line=line, column=column, field=mistake.field)

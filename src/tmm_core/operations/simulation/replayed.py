@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +15,7 @@ from tmm_core.operations.simulation.scenario import Traffic
 from tmm_core.operations.simulation.words import SRV, TIME_BITS, USER, Words
 from tmm_core.operations.traffic.drive import NS, STEP_NS, TrafficSecond
 from tmm_core.operations.traffic.logged_traffic import LoggedTraffic, names_event_log
+from tmm_core.policy.tables import begins_of
 
 __all__ = ["Replayed", "logged_traffic", "replayed"]
 
@@ -76,7 +78,7 @@ class _Lines:
             missing = {"second", "user", "srv"} - set(rows.fieldnames or ())
             if missing:
                 raise TMMError(
-                    f"{self._path}:1: found no column {sorted(missing)[0]}, expected second, user and srv"
+                    f"{self._path}:1:1: found no column {sorted(missing)[0]}, expected second, user and srv"
                 )
             before = 0.0
             for row in rows:
@@ -86,9 +88,17 @@ class _Lines:
                     at = -1.0
                 if not before <= at < 1e9:
                     fault = f"second {row['second']!r} must be a number, 0 or more, not below the line before"
-                    raise TMMError(f"{self._path}:{rows.line_num}: {fault}")
+                    column = self._column(rows.line_num, list(rows.fieldnames or ()).index("second"))
+                    raise TMMError(f"{self._path}:{rows.line_num}:{column}: {fault}")
                 before = at
                 yield at, self._slot_of(row["user"]) << USER | self._number_of(row["srv"]) << SRV
+
+    def _column(self, number: int, place: int) -> int:
+        """Return where a cell begins; the end of the line if that is shorter."""
+        with self._path.open(encoding="utf-8", newline="") as file:
+            line = next(islice(file, number - 1, None)).rstrip("\r\n")
+        begins = begins_of(line, ",")
+        return begins[place] if place < len(begins) else len(line) + 1
 
     def second(self, second: int) -> tuple[Words, _Times]:
         words, times = [], []

@@ -1,4 +1,4 @@
-"""Scenarios from TOML files: strict, with every mistake at once and its line."""
+"""Scenarios from TOML files: strict, with every mistake at once and its place."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def load_scenario(name: str) -> Scenario:
     Raises
     ------
     ConfigError
-        All mistakes of the file, each with its line.
+        All mistakes of the file, each with its line and column.
     TMMError
         There is neither such a file nor such a scenario.
     """
@@ -164,7 +164,11 @@ class _Reader:
         try:
             config = self.config(parts, users)
         except ConfigError as error:
-            raise ConfigError([Mistake(each.message, file=self.file) for each in error.mistakes]) from None
+            for each in error.mistakes:
+                field = each.field or ""
+                place: Key = next(((name, field) for name, keys in _SECTIONS.items() if field in keys), ())
+                self.fault(place, each.message)
+            raise ConfigError(self.found) from None
         return Scenario(
             name=self.path.stem, title=top["title"] or self.path.stem, about=" ".join(top["about"].split()),
             source=" ".join(top["source"].split()), seconds=int(top["seconds"]), seed=int(top["seed"]),
@@ -318,7 +322,8 @@ class _Reader:
             table = {}
         for key in table:
             if key not in (known or keys):
-                self.fault((*place, key), f"unknown key {shown(key)}{did_you_mean(key, known or keys)}")
+                fault = f"unknown key {shown(key)}{did_you_mean(key, known or keys)}"
+                self.fault((*place, key), fault, at_key=True)
         return {key: self.value(place, key, rule, table.get(key)) for key, rule in keys.items()}
 
     def value(self, place: Key, key: str, rule: Any, value: Any) -> Any:
@@ -364,6 +369,7 @@ class _Reader:
     def texts(self, values: Sequence[Any]) -> tuple[str, ...]:
         return tuple(str(each) for each in values)
 
-    def fault(self, place: Key, message: str) -> None:
-        line = self.toml.line_of(*place) if place else None
-        self.found.append(Mistake(message, file=self.file, line=line))
+    def fault(self, place: Key, message: str, *, at_key: bool = False) -> None:
+        """Note a mistake at the value of a path, or at its key."""
+        line, column = self.toml.place_of_key(*place) if at_key else self.toml.place_of(*place)
+        self.found.append(Mistake(message, file=self.file, line=line, column=column))

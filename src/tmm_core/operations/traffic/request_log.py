@@ -22,6 +22,7 @@ import numpy as np
 
 from tmm_core.errors import TMMError
 from tmm_core.operations.traffic.log_times import FaultError, TimeFormat
+from tmm_core.policy.tables import begins_of
 from tmm_core.policy.validation import shown
 
 __all__ = ["BadLine", "Block", "LogNotes", "RequestLog"]
@@ -49,13 +50,15 @@ _NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class BadLine:
-    """A line that was not decided on, and why."""
+    """A line that was not decided on, and why; `column`, from 1, where a cell of it is at fault."""
 
     line: int
     fault: str
+    column: int | None = None
 
     def __str__(self) -> str:
-        return f"line {self.line}: {self.fault}"
+        column = "" if self.column is None else f", column {self.column}"
+        return f"line {self.line}{column}: {self.fault}"
 
 
 @dataclass(slots=True)
@@ -100,11 +103,11 @@ class LogNotes:
     first_late: list[BadLine] = field(default_factory=list)
     whole_seconds: int = 0
 
-    def refuse(self, line: int, fault: str) -> None:
+    def refuse(self, line: int, fault: str, column: int) -> None:
         """Count a line that cannot be read."""
         self.bad += 1
         if len(self.first_bad) < _MOST_EXAMPLES:
-            self.first_bad.append(BadLine(line, fault))
+            self.first_bad.append(BadLine(line, fault, column))
 
     def too_late(self, line: int, behind_s: float, window_s: float) -> None:
         """Keep a line beyond the window as an example; `late` is counted by who calls."""
@@ -130,6 +133,14 @@ class Block:
     users: np.ndarray[Any, np.dtype[np.uint32]]
     srvs: np.ndarray[Any, np.dtype[np.uint16]]
     lines: np.ndarray[Any, np.dtype[np.int64]]
+
+
+class _LineFaultError(Exception):
+    """What is wrong with a line, and its column there."""
+
+    def __init__(self, fault: str, column: int) -> None:
+        super().__init__(fault)
+        self.column = column
 
 
 class _Slots(dict[str, int]):
@@ -276,19 +287,22 @@ class RequestLog:
 
     def _read_header(self, named: tuple[str | None, ...]) -> None:
         if self._first is None:
-            raise TMMError(f"{self.name}: the file is empty, expected a header like time,user_id,srv")
+            raise TMMError(f"{self.name}:1:1: the file is empty, expected a header like time,user_id,srv")
         first, data = self._first
         line, newline, rest = data.partition(b"\n")
         try:
             text = line.removeprefix(b"\xef\xbb\xbf").decode("utf-8").rstrip("\r")
         except UnicodeDecodeError as error:
-            raise TMMError(f"{self.name}:1: the header is not UTF-8: {error}") from None
+            column = len(line[: error.start].decode("utf-8")) + 1
+            raise TMMError(f"{self.name}:1:{column}: the header is not UTF-8: {error}") from None
         if "\0" in text:
-            raise TMMError(f"{self.name}:1: the file is not UTF-8 text (UTF-16?)")
+            column = text.index("\0") + 1
+            raise TMMError(f"{self.name}:1:{column}: the file is not UTF-8 text (UTF-16?)")
         self._delimiter = next((mark for mark in ",;\t" if mark in text), ",")
         header = [cell.strip() for cell in next(csv.reader([text], delimiter=self._delimiter), [])]
         self._width = len(header)
-        places = [_column(self.name, header, *each) for each in zip(_NAMES, named, strict=True)]
+        begins = begins_of(text, self._delimiter)
+        places = [_column(self.name, header, begins, *each) for each in zip(_NAMES, named, strict=True)]
         self._time_at, self._user_at, self._srv_at = places
         if newline:
             self._first = (first + 1, rest)
@@ -314,8 +328,8 @@ class RequestLog:
                     good.append((*self._line(line), number))
                 else:
                     self.notes.blank += 1
-            except FaultError as fault:
-                self.notes.refuse(number, str(fault))
+            except _LineFaultError as fault:
+                self.notes.refuse(number, str(fault), fault.column)
         if good:
             times, users, srvs, numbers = zip(*good, strict=True)
             yield Block(
@@ -357,24 +371,33 @@ class RequestLog:
     def _line(self, line: bytes) -> tuple[int, int, int]:
         """Parse one line, and say what is wrong with it."""
         if len(line) > _LONGEST_LINE:
-            raise FaultError(f"longer than {_LONGEST_LINE:,} bytes")
+            raise _LineFaultError(f"longer than {_LONGEST_LINE:,} bytes", 1)
         try:
             text = line.decode("utf-8").rstrip("\r")
         except UnicodeDecodeError as error:
-            raise FaultError(
-                f"not UTF-8: byte {line[error.start]:#04x} in column {error.start + 1}"
-            ) from None
+            column = len(line[: error.start].decode("utf-8")) + 1
+            raise _LineFaultError(f"not UTF-8: byte {line[error.start]:#04x}", column) from None
         try:
             fields = next(csv.reader([text], delimiter=self._delimiter, strict=True))
         except csv.Error as error:
-            raise FaultError(f"not CSV: {error}") from None
+            raise _LineFaultError(f"not CSV: {error}", begins_of(text, self._delimiter)[-1]) from None
         if len(fields) != self._width:
-            raise FaultError(f"number of fields {len(fields)}, expected {self._width} as in the header")
-        time = self._times.read(fields[self._time_at].strip())
-        return time, self._users[fields[self._user_at]], self._srvs[fields[self._srv_at]]
+            fault = f"number of fields {len(fields)}, expected {self._width} as in the header"
+            begins = begins_of(text, self._delimiter)
+            raise _LineFaultError(fault, begins[self._width] if len(fields) > self._width else len(text) + 1)
+        at = self._time_at
+        try:
+            time = self._times.read(fields[at].strip())
+            at = self._user_at
+            user = self._users[fields[at]]
+            at = self._srv_at
+            return time, user, self._srvs[fields[at]]
+        except FaultError as fault_of_cell:
+            column = begins_of(text, self._delimiter)[at]
+            raise _LineFaultError(str(fault_of_cell), column) from None
 
 
-def _column(file: str, header: Sequence[str], what: str, name: str | None) -> int:
+def _column(file: str, header: Sequence[str], begins: Sequence[int], what: str, name: str | None) -> int:
     """Return where a column is."""
     expected = (name,) if name is not None else _NAMES[what]
 
@@ -388,9 +411,10 @@ def _column(file: str, header: Sequence[str], what: str, name: str | None) -> in
     option = f"--{what.split()[0].lower()}-column"
     if found:
         several = " and ".join(shown(header[place]) for place in found)
-        raise TMMError(f"{file}:1: several columns for the {what}: {several}: name one ({option})")
+        place = f"{file}:1:{begins[found[1]]}"
+        raise TMMError(f"{place}: several columns for the {what}: {several}: name one ({option})")
     columns = ", ".join(shown(cell) for cell in header[:20])
     hint = "" if name is not None else f", or name it ({option})"
     raise TMMError(
-        f"{file}:1: no column for the {what} among {columns}: expected {' or '.join(expected[:4])}{hint}"
+        f"{file}:1:1: no column for the {what} among {columns}: expected {' or '.join(expected[:4])}{hint}"
     )
