@@ -3,7 +3,7 @@
 """What nothing can be faster than: empty methods, one compare-and-swap, one clock; and loops that call us from C."""
 
 cimport cython
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
+from libc.stdint cimport int64_t, uint16_t, uint32_t
 from tmm_core cimport Lane
 from tmm_core._core.atomic cimport read, swap_if
 from tmm_core._core.clock cimport clock_exact
@@ -27,15 +27,15 @@ cdef class Empty:
 
 def loop(f, a, int64_t n):
     """Call f(a) n times."""
-    cdef int64_t i
-    for i in range(n):
+    cdef int64_t _i
+    for _i in range(n):
         f(a)
 
 
 def clocks(int64_t n):
     """Read the exact clock n times."""
-    cdef int64_t i, last = 0
-    for i in range(n):
+    cdef int64_t _i, last = 0
+    for _i in range(n):
         last ^= clock_exact()
     return last
 
@@ -51,8 +51,8 @@ def swaps(int64_t[::1] words, const uint32_t[::1] users):
 
 def bare_bucket(int64_t[::1] words, int64_t interval, int64_t tolerance, int64_t n, bint with_clock):
     """A single GCRA bucket and nothing else: one compare-and-swap, and the exact clock if asked for."""
-    cdef int64_t i, tat, base, admitted = 0, now = stamp_of(clock_exact())
-    for i in range(n):
+    cdef int64_t _i, tat, base, admitted = 0, now = stamp_of(clock_exact())
+    for _i in range(n):
         if with_clock:
             now = stamp_of(clock_exact())
         tat = read(&words[0])
@@ -68,18 +68,18 @@ def bare_bucket(int64_t[::1] words, int64_t interval, int64_t tolerance, int64_t
 
 def lane_now(Lane lane, uint32_t user, uint32_t srv, int64_t n):
     """Decide n times by the clock, without the GIL."""
-    cdef int64_t i, admitted = 0
+    cdef int64_t _i, admitted = 0
     with nogil:
-        for i in range(n):
+        for _i in range(n):
             admitted += lane.admit(user, srv) != 0
     return admitted
 
 
 def lane_at(Lane lane, uint32_t user, uint32_t srv, int64_t now, int64_t n):
     """Decide n times at a given time, without the GIL."""
-    cdef int64_t i, admitted = 0
+    cdef int64_t _i, admitted = 0
     with nogil:
-        for i in range(n):
+        for _i in range(n):
             admitted += lane.admit_at(user, srv, now) != 0
     return admitted
 
