@@ -46,7 +46,8 @@ _FIGURE = re.compile(r"(\d) (%|s|ms|min|h|days|million)(?!\w)")
 
 def plain(text: str, width: int = 60) -> str:
     """Return text that is safe to print: control and invisible characters escaped, shortened to `width`."""
-    text = HIDDEN.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
+    if not text.isprintable():  # what is hidden never is
+        text = HIDDEN.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
     return text if len(text) <= width else text[: width - 3] + "..."
 
 
@@ -140,17 +141,11 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], paint: Paint, *, l
 
     The first `left` columns are aligned left, the others right.
     """
-    widths = [max(len(row[place]) for row in [head, *rows]) for place in range(len(head))]
-    gap = "  " if table_width(head, rows) <= columns() else " "
-
-    def line(cells: Sequence[str]) -> str:
-        shown = [
-            cell.ljust(width) if place < left else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        ]
-        return "  " + gap.join(shown).rstrip()
-
-    return [paint.bold(line(head)), *[line(row) for row in rows]]
+    widths = _widths(head, rows)
+    gap = "  " if _line_width(widths, 2) <= columns() else " "
+    # One format for all lines: there may be 10,000 of them.
+    form = "  " + gap.join(f"%{'-' if place < left else ''}{width}s" for place, width in enumerate(widths))
+    return [paint.bold((form % tuple(head)).rstrip()), *[(form % tuple(row)).rstrip() for row in rows]]
 
 
 def table_of_names(
@@ -165,7 +160,14 @@ def table_of_names(
 
 def table_width(head: Sequence[str], rows: Sequence[Sequence[str]], gap: int = 2) -> int:
     """Return how many columns of a terminal a table takes."""
-    widths = [max(len(row[place]) for row in [head, *rows]) for place in range(len(head))]
+    return _line_width(_widths(head, rows), gap)
+
+
+def _widths(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
+    return [max(map(len, cells)) for cells in zip(head, *rows, strict=True)]
+
+
+def _line_width(widths: Sequence[int], gap: int) -> int:
     return 2 + sum(widths) + gap * (len(widths) - 1)
 
 

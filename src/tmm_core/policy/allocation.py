@@ -164,7 +164,7 @@ class Allocations:
     @cached_property
     def digest(self) -> str:
         """First twelve hexadecimal digits of SHA-256 over the allocations file."""
-        return hashlib.sha256(self.to_csv().encode("utf-8")).hexdigest()[:12]
+        return hashlib.sha256(self._csv.encode("utf-8")).hexdigest()[:12]
 
     @property
     def busy_hour_demand(self) -> Fraction:
@@ -174,12 +174,13 @@ class Allocations:
     @property
     def units_per_second(self) -> dict[str, float]:
         """Allocation by User, in the form ``Config(allocations=...)`` takes."""
-        return {entry.user: entry.quanta / QUANTA_PER_UNIT for entry in self.users}
+        return {entry.portfolio.user: entry.quanta / QUANTA_PER_UNIT for entry in self.users}
 
     @property
     def user_ids(self) -> dict[str, str]:
         """User by EUI-64, in the form ``Config(user_ids=...)`` takes."""
-        return {user_id: entry.user for entry in self.users for user_id in entry.user_ids}
+        rows = (entry.portfolio for entry in self.users)
+        return {user_id: row.user for row in rows for user_id in row.user_ids}
 
     def of(self, user: str) -> UserAllocation:
         """Return one User's allocation; KeyError if the portfolio does not name it."""
@@ -214,13 +215,17 @@ class Allocations:
 
     def to_csv(self) -> str:
         """Return the allocations file: ``user,category,user_ids,allocation``, LF, three decimals."""
+        return self._csv
+
+    @cached_property
+    def _csv(self) -> str:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(COLUMNS)
-        for entry in self.users:
-            writer.writerow(
-                (entry.user, entry.category, " ".join(entry.user_ids), decimal_text(entry.quanta))
-            )
+        rows = ((entry.portfolio, entry.quanta) for entry in self.users)
+        writer.writerows(
+            (row.user, row.category, " ".join(row.user_ids), decimal_text(quanta)) for row, quanta in rows
+        )
         return text.getvalue()
 
 

@@ -205,7 +205,7 @@ class _Reader:
             if fault is not None:
                 self.wrong(f"user_ids: {fault}", row, "user_ids", begin)
                 continue
-            user_id = check.canonical_id(text)
+            user_id = text.upper()
             if user_id in self.owners:
                 other, first = self.owners[user_id]
                 if first == row.line:

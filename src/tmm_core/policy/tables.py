@@ -92,6 +92,9 @@ def lines_of(data: bytes, file: str, found: list[Mistake]) -> list[str] | None:
     if data.startswith(_UTF16):
         found.append(Mistake("encoded in UTF-16, expected UTF-8", file=file, line=1, column=1))
         return None
+    text = _sound(data)
+    if text is not None:
+        return text
     begin = len(found)
     lines = []
     for number, raw in enumerate(data.removeprefix(_BOM).split(b"\n"), start=1):
@@ -110,6 +113,22 @@ def lines_of(data: bytes, file: str, found: list[Mistake]) -> list[str] | None:
             found.append(Mistake("a NUL byte, expected text", file=file, line=number, column=column))
             line = line.replace("\0", "\ufffd")
         lines.append(line.removesuffix("\r"))
+    if lines[-1] == "":  # after the line break of the last line
+        lines.pop()
+    return lines
+
+
+def _sound(data: bytes) -> list[str] | None:
+    """Return the lines of a file of UTF-8 without a fault; None of any other."""
+    try:
+        text = data.removeprefix(_BOM).decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    if "\0" in text:
+        return None
+    lines = text.split("\n")
+    if "\r" in text:
+        lines = [line.removesuffix("\r") for line in lines]
     if lines[-1] == "":  # after the line break of the last line
         lines.pop()
     return lines
@@ -168,6 +187,10 @@ def table_of(
         if len(found) - begin >= MOST_MISTAKES:
             found.append(_no_more(file, number))
             return
+        texts = line.split(",")
+        if len(texts) == len(columns) and '"' not in line:
+            yield Row(number, dict(zip(columns, texts, strict=True)), None)
+            continue
         cells = _cells(line, number, len(columns), file, entry)
         if isinstance(cells, Mistake):
             found.append(cells)

@@ -85,7 +85,7 @@ def is_eui64(text: str) -> bool:
 
 def canonical_id(text: str) -> str:
     """Return an EUI-64 in upper case, any other text as it is."""
-    return text.upper() if is_eui64(text) else text
+    return text.upper() if len(text) == 23 and is_eui64(text) else text
 
 
 def name_fault(name: object) -> str | None:
@@ -96,7 +96,8 @@ def name_fault(name: object) -> str | None:
         return "name must not be empty"
     if len(name) > MAX_NAME:
         return f"name {shown(name)} has {len(name)} characters, at most {MAX_NAME} are allowed"
-    hidden = HIDDEN.search(name)
+    # What is hidden is never printable: the search is for those few names.
+    hidden = None if name.isprintable() else HIDDEN.search(name)
     if hidden:
         return f"name {name!a} has the invisible character U+{ord(hidden.group()):04X} in it"
     if name != name.strip():
@@ -199,8 +200,11 @@ def allocations_of(value: object, found: list[Mistake], what: str = "allocations
         return {}
     good: dict[str, float] = {}
     for name, allocation in given.items():
-        faults = [each for each in (name_fault(name), allocation_fault(allocation)) if each is not None]
         checked = as_number(allocation)
+        wrong_name, wrong_rate = name_fault(name), None
+        if not (checked == 0.0 or (checked is not None and MIN_RATE <= checked <= MAX_ALLOCATION)):
+            wrong_rate = allocation_fault(allocation)
+        faults = [each for each in (wrong_name, wrong_rate) if each is not None]
         if isinstance(name, str):
             user = canonical_id(name)
             if user in good:  # an EUI-64 as a name, once in upper and once in lower case
@@ -222,7 +226,7 @@ def user_ids_of(value: object, users: Mapping[str, float], found: list[Mistake])
             fault = f"owner {shown(owner)} must be the name of a User"
         if fault is None:
             assert isinstance(user_id, str) and isinstance(owner, str)
-            own, name = canonical_id(user_id), canonical_id(owner)
+            own, name = user_id.upper(), canonical_id(owner)
             fault = ownership_fault(own, name, users, good)
             good.setdefault(own, name)
         if fault is not None:

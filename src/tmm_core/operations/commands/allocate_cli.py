@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import argparse
-import difflib
+import gc
 import re
 import sys
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tmm_core.errors import ConfigError, Mistake, TMMError
 from tmm_core.operations import terminal
 from tmm_core.operations.commands.log_arguments import logs_of
 from tmm_core.operations.commands.placing import place
-from tmm_core.operations.event_log.files import LogSet
 from tmm_core.operations.planning import allocation_words as words
 from tmm_core.operations.planning.allocation_changes import Change, changes, file_before, read_before
-from tmm_core.operations.planning.allocation_chart import allocation_chart
-from tmm_core.operations.planning.over_allocation import Recorded, over_allocation
 from tmm_core.policy.allocation import NOTICE, Allocations, allocate
 from tmm_core.policy.allocation_files import AllocationTable, dated_files, first_day_of
 from tmm_core.policy.config import Config
 from tmm_core.policy.parameters import Parameters
 from tmm_core.policy.portfolio import Portfolio
+
+if TYPE_CHECKING:
+    from tmm_core.operations.planning.over_allocation import Recorded
 
 __all__ = ["add_parser", "run"]
 
@@ -104,6 +104,17 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Work out, show, check and write."""
+    # What is read and worked out is needed to the end: to search it for garbage, time and again, finds none.
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        return _run(args)
+    finally:
+        if collects:
+            gc.enable()
+
+
+def _run(args: argparse.Namespace) -> int:
     month = _month(args)
     if args.output is not None:
         _check_name(args.output)
@@ -119,6 +130,9 @@ def run(args: argparse.Namespace) -> int:
         return _explain(args, allocations, changed)
     recorded = None
     if args.against:
+        from tmm_core.operations.event_log.files import LogSet
+        from tmm_core.operations.planning.over_allocation import over_allocation
+
         with LogSet(logs_of(args.against)) as logs:
             unknown = float(parameters.unknown_allocation)
             recorded = over_allocation(logs, allocations.units_per_second, unknown)
@@ -131,6 +145,8 @@ def run(args: argparse.Namespace) -> int:
         hint = "choose another name, or --replace"
         written = place(args.output, allocations.to_csv(), replace=args.replace, hint=hint)
     if args.chart is not None and not refused:
+        from tmm_core.operations.planning.allocation_chart import allocation_chart
+
         place(args.chart, allocation_chart(allocations), replace=True)
     if args.json:
         figures = words.figures(allocations, changed, args.limit, recorded)
@@ -232,6 +248,8 @@ def _explain(args: argparse.Namespace, allocations: Allocations, changed: Mappin
     names = [entry.user for entry in allocations.users]
     owner = allocations.user_ids.get(args.explain.upper(), args.explain)
     if owner not in names:
+        import difflib
+
         near = difflib.get_close_matches(owner, names, n=1, cutoff=0.5)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise TMMError(f"{args.portfolio}: no User {terminal.plain(owner)!r}{hint}")
@@ -260,8 +278,7 @@ def _show(
     print(f"  Parameters {terminal.plain(parameters.version)}, digest {parameters.digest}.")
     print(f"  Compared with {terminal.plain(str(before), 200)}." if before else "  Compared with nothing.")
     print()
-    for line in words.table_lines(allocations, changed, args.limit, terminal.columns(), paint):
-        print(line)
+    print("\n".join(words.table_lines(allocations, changed, args.limit, terminal.columns(), paint)))
     print()
     blocks = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
     for line in words.chart(allocations, terminal.columns(), paint, blocks=blocks):

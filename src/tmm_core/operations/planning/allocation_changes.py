@@ -28,9 +28,23 @@ class Change:
     @cached_property
     def relative(self) -> Fraction | None:
         """Change over what was before; None for a User who is new, or had nothing."""
+        parts = self._parts
+        return None if parts is None else Fraction(*parts)
+
+    @cached_property
+    def _parts(self) -> tuple[int, int] | None:
+        """Numerator and denominator of `relative`, not in lowest terms: to find them takes longer than all else."""
         if not self.before:
             return None
-        return (self.after or Fraction(0)) / self.before - 1
+        before, after = self.before.numerator, (self.after or Fraction(0)).numerator
+        scale, after_scale = self.before.denominator, self.after.denominator if self.after else 1
+        return after * scale - before * after_scale, before * after_scale
+
+    @property
+    def share(self) -> float | None:
+        """`relative` as a float, rounded once."""
+        parts = self._parts
+        return None if parts is None else parts[0] / parts[1]
 
     def is_above(self, limit: Fraction) -> bool:
         """Tell whether it changes by more than `limit`, up or down: gone is -100 %, from nothing is without end.
@@ -39,8 +53,10 @@ class Change:
         """
         if self.before is None:
             return False
-        relative = self.relative
-        return bool(self.after) if relative is None else abs(relative) > limit
+        if self._parts is None:
+            return bool(self.after)
+        change, of = self._parts
+        return abs(change) * limit.denominator > limit.numerator * of
 
 
 def file_before(output: Path) -> Path | None:

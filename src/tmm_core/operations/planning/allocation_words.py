@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from fractions import Fraction
-from typing import Any
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
 
 from tmm_core.operations.planning.allocation_changes import Change
-from tmm_core.operations.planning.over_allocation import Recorded
 from tmm_core.operations.terminal import Paint, number, paragraph, percent, plain, table, table_of_names
-from tmm_core.policy.allocation import NOTICE, Allocations, Terms, requests_per_day
+from tmm_core.policy.allocation import NOTICE, Allocations, Terms, UserAllocation, requests_per_day
 from tmm_core.policy.parameters import QUANTA_PER_UNIT, SECONDS_PER_DAY
 from tmm_core.policy.validation import CATEGORIES
+
+if TYPE_CHECKING:
+    from tmm_core.operations.planning.over_allocation import Recorded
 
 __all__ = ["chart", "explanation", "figures", "over_lines", "shares_of", "table_lines"]
 
@@ -106,17 +109,21 @@ def table_lines(
     longest = min(max(width - _OTHER_COLUMNS, 12), 40)
     rows: list[Sequence[str]] = []
     flagged: set[int] = set()
-    for category in CATEGORIES:
-        inside = [entry for entry in allocations.users if entry.category == category]
-        per_day = _per_weight(allocations, category)
-        for entry in sorted(inside, key=lambda entry: (-entry.quanta, entry.user)):
-            units = entry.quanta / QUANTA_PER_UNIT
-            told = change_text(changed.get(entry.user), limit)
+    by_category: dict[str, list[UserAllocation]] = {category: [] for category in CATEGORIES}
+    for entry in allocations.users:
+        by_category[entry.portfolio.category].append(entry)
+    for category, inside in by_category.items():
+        times, over = _per_weight(allocations, category).as_integer_ratio()
+        scale = allocations.demand_scale
+        inside.sort(key=attrgetter("quanta"), reverse=True)  # stable: those of one size stay by name
+        for entry in inside:
+            units, user = entry.quanta / QUANTA_PER_UNIT, entry.portfolio.user
+            told = change_text(changed.get(user), limit)
             rows.append(
                 (
-                    plain(entry.user, longest),
-                    f"{entry.demand_weight * per_day.numerator / per_day.denominator:,.0f}",
-                    f"{entry.demand_weight / allocations.demand_scale:,.1f}",
+                    plain(user, longest),
+                    f"{entry.demand_weight * times / over:,.0f}",
+                    f"{entry.demand_weight / scale:,.1f}",
                     f"{entry.minimum_quanta / QUANTA_PER_UNIT:,.10g}" + ("*" if entry.at_minimum else " "),
                     f"{units:,.3f}",
                     percent(units, threshold),
@@ -150,11 +157,11 @@ def change_text(change: Change | None, limit: Fraction) -> str:
         return ""
     if change.before is None:
         return "new "
-    relative = change.relative
-    if relative is None:
+    share = change.share
+    if share is None:
         told = "from 0" if change.after else "0 %"
     else:
-        told = f"{100 * float(relative):+.1f} %" if relative else "0 %"
+        told = f"{100 * share:+.1f} %" if share else "0 %"
     return told + ("!" if change.is_above(limit) else " ")
 
 
@@ -195,8 +202,9 @@ def shares_of(allocations: Allocations) -> tuple[_Shares, _Shares]:
     quanta: dict[str, int] = dict.fromkeys(CATEGORIES, 0)
     numbers: dict[str, int] = dict.fromkeys(CATEGORIES, 0)
     for entry in allocations.users:
-        quanta[entry.category] += entry.quanta
-        numbers[entry.category] += 1
+        category = entry.portfolio.category
+        quanta[category] += entry.quanta
+        numbers[category] += 1
     threshold = parameters.operating_threshold
     kept = threshold * parameters.priority_share
     parts = [
