@@ -111,14 +111,14 @@ def test_the_files_add_up_to_the_summary(tmp_path: Path, capsys: pytest.CaptureF
 def test_an_interrupted_run_leaves_no_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    real = Arrivals.second
+    real = Arrivals.seconds
 
-    def interrupted(self: Arrivals, second: int) -> Fresh:
-        if second == 20:
+    def interrupted(self: Arrivals, first: int, number: int = 1) -> Fresh:
+        if first == 20:
             raise KeyboardInterrupt
-        return real(self, second)
+        return real(self, first, number)
 
-    monkeypatch.setattr(Arrivals, "second", interrupted)
+    monkeypatch.setattr(Arrivals, "seconds", interrupted)
     assert main(["demo", "--out", str(tmp_path), *SMALL]) == 130
     assert capsys.readouterr().err == "tmm: stopped\n"
     assert files(tmp_path) == {}

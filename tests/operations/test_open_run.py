@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,11 +19,13 @@ from tmm_core.operations.simulation.checks import checks
 from tmm_core.operations.simulation.open_run import OpenRun, run_of
 from tmm_core.operations.simulation.result import PolicyResult
 from tmm_core.operations.simulation.run import Run
-from tmm_core.operations.simulation.scenario import Change, DspTerms, Fault, Scenario
+from tmm_core.operations.simulation.scenario import Change, DspTerms, Fault, Scenario, Traffic
 from tmm_core.operations.simulation.scenario_files import load_scenario
 from tmm_core.operations.simulation.summary import figures_of, finding
 
 from .test_simulate import SMALL
+
+Decisions = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 @pytest.fixture
@@ -32,25 +36,14 @@ def small(tmp_path: Path) -> Scenario:
     return load_scenario(str(path)).without_clients()
 
 
-def results(scenario: Scenario, *runs: Run) -> list[PolicyResult]:
-    with Mechanism(scenario.config, start=0) as mechanism:
-        arrivals = Arrivals(scenario, mechanism.user, mechanism.srv)
-        for second in range(scenario.seconds):
-            fresh = arrivals.second(second)
-            for run in runs:
-                run.second(second, fresh)
-    return [run.finish() for run in runs]
-
-
-def results_of(scenario: Scenario, together: int, *runs: Run) -> list[PolicyResult]:
-    """As `results`, so many seconds at a time."""
+def results(scenario: Scenario, *runs: Run, together: int = 1) -> list[PolicyResult]:
+    """Run so many seconds at a time."""
     with Mechanism(scenario.config, start=0) as mechanism:
         arrivals = Arrivals(scenario, mechanism.user, mechanism.srv)
         for first in range(0, scenario.seconds, together):
-            end = min(first + together, scenario.seconds)
-            freshes = [arrivals.second(second) for second in range(first, end)]
+            fresh = arrivals.seconds(first, min(together, scenario.seconds - first))
             for run in runs:
-                run.seconds(first, freshes)
+                run.seconds(fresh)
     return [run.finish() for run in runs]
 
 
@@ -93,17 +86,39 @@ def test_the_new_requests_of_a_second_are_in_the_order_of_time_or_of_steps() -> 
     times = random.integers(0, 1 << 24, 20_000, dtype=np.uint32)
     times[10_000:] = times[:10_000] & np.uint32(0xFFFF00)  # some at the same time
     codes = random.integers(0, 1 << 20, 20_000, dtype=np.uint32)
-    fresh = Fresh(codes, times, 50, 700)
-    order = np.argsort(times, kind="stable")
-    step = (times[order].astype(np.int64) * 50) >> 24
-    assert np.array_equal(fresh.words, step + 700 << 28 | codes[order].astype(np.int64) << 8)
-    assert fresh.edges == [0, *np.cumsum(np.bincount(step, minlength=50)).tolist()]
-    asked = fresh.grouped
-    found = np.stack([np.repeat(np.arange(50), np.diff(fresh.edges)), asked.users, asked.srvs])
-    expected = np.stack([step, codes[order] >> 8, codes[order] & 0xFF])
-    assert np.array_equal(found, expected[:, np.lexsort(expected[::-1])])
-    other = Fresh(codes, times, 50, 700)
-    assert other.edges == fresh.edges and np.array_equal(other.grouped.users, asked.users)
+    bounds = [0, 12_000, 12_000, 20_000]  # three seconds, nothing in the second of them
+    fresh = Fresh(codes, times, bounds, 50, 14)
+    assert (fresh.first, fresh.seconds) == (14, 3)
+    for place, (begin, end) in enumerate(pairwise(bounds)):
+        order = begin + np.argsort(times[begin:end], kind="stable")
+        step = (times[order].astype(np.int64) * 50) >> 24
+        words, edges = fresh.in_time(place)
+        assert np.array_equal(words, step + (14 + place) * 50 << 28 | codes[order].astype(np.int64) << 8)
+        assert edges == [0, *np.cumsum(np.bincount(step, minlength=50)).tolist()]
+        assert fresh.edges[place].tolist() == [begin + edge for edge in edges]
+        asked = fresh.grouped.part(begin, end)
+        found = np.stack([np.repeat(np.arange(50), np.diff(edges)), asked.users, asked.srvs])
+        expected = np.stack([step, codes[order] >> 8, codes[order] & 0xFF])
+        assert np.array_equal(found, expected[:, np.lexsort(expected[::-1])])
+
+
+def test_seconds_drawn_together_are_those_drawn_one_by_one(small: Scenario) -> None:
+    """With rates that jump, which draw too, and a User that begins late."""
+    jumps = Traffic(("Calm",), "mmpp", 40.0, factors=(0.2, 1.0, 3.0), dwell_s=(2.0, 2.0, 2.0))
+    late = Traffic(("Flood *",), "steady", 90.0, at_s=11.0, lasts_s=13.0)
+    scenario = replace(small, traffic=(*small.traffic, jumps, late))
+    found = []
+    for together in (1, 7, 20):
+        with Mechanism(scenario.config, start=0) as mechanism:
+            arrivals = Arrivals(scenario, mechanism.user, mechanism.srv)
+            words: list[np.ndarray[Any, np.dtype[np.int64]]] = []
+            for first in range(0, scenario.seconds, together):
+                fresh = arrivals.seconds(first, min(together, scenario.seconds - first))
+                words += [fresh.in_time(place).words for place in range(fresh.seconds)]
+        found.append(words)
+    assert sum(map(len, found[0])) > 10_000
+    for other in found[1:]:
+        assert all(np.array_equal(*each) for each in zip(found[0], other, strict=True))
 
 
 @pytest.mark.parametrize("policy", ["none", "hard", "first-come", "fair"])
@@ -133,12 +148,12 @@ def test_seconds_counted_together_give_what_each_on_its_own_gives(
     together: list[int] = []
     run_calm = OpenRun._run_calm
 
-    def watched(run: OpenRun, first: int, freshes: list[Fresh]) -> None:
-        together.extend(range(first, first + len(freshes)))
-        run_calm(run, first, freshes)
+    def watched(run: OpenRun, fresh: Fresh, begin: int, end: int) -> None:
+        together.extend(range(fresh.first + begin, fresh.first + end))
+        run_calm(run, fresh, begin, end)
 
     monkeypatch.setattr(OpenRun, "_run_calm", watched)
-    (other,) = results_of(scenario, 9, OpenRun(policy, scenario))
+    (other,) = results(scenario, OpenRun(policy, scenario), together=9)
     same(one, other)
     assert (len(together) > scenario.seconds // 8) == (variant not in ("costs", "very little backlog"))
     assert not {int(change.at_s) for change in scenario.changes} & set(together), "to the step"
@@ -151,15 +166,15 @@ def test_a_refusal_in_a_calm_second_is_found(small: Scenario, monkeypatch: pytes
     """An engine that throttles while inactive, and inside the allocation."""
     decide = OpenRun._decide
 
-    def wrong(run: OpenRun, asked: Requests, edges: list[int], instants: list[int]) -> object:
-        decisions = decide(run, asked, edges, instants)
-        decisions[np.flatnonzero(decisions == Decision.WITHIN_ALLOCATION)[:1]] = Decision.THROTTLED
-        return decisions
+    def wrong(run: OpenRun, asked: Requests, edges: list[int], now: list[int], made: Decisions) -> None:
+        decide(run, asked, edges, now, made)
+        of_second = made[edges[0] : edges[-1]]
+        of_second[np.flatnonzero(of_second == Decision.WITHIN_ALLOCATION)[:1]] = Decision.THROTTLED
 
     monkeypatch.setattr(OpenRun, "_decide", wrong)
     monkeypatch.setattr(np, "array_equal", lambda *_: True)  # or its own counts would tell
     scenario = replace(small, seconds=3)
-    (result,) = results_of(scenario, 3, OpenRun("fair", scenario))
+    (result,) = results(scenario, OpenRun("fair", scenario), together=3)
     assert not result.activations
     assert result.throttled_while_inactive == result.refused(Decision.THROTTLED) == 3
     assert result.audit is not None and result.audit.within_throttled > 0
@@ -191,9 +206,9 @@ def test_most_seconds_of_an_ordinary_day_are_quiet_ones_and_none_is_while_active
     sizes: list[int] = []
     decide = OpenRun._decide
 
-    def watched(run: OpenRun, asked: object, edges: list[int], instants: list[int]) -> object:
-        sizes.append(len(instants))
-        return decide(run, asked, edges, instants)  # type: ignore[arg-type]
+    def watched(run: OpenRun, asked: Requests, edges: list[int], now: list[int], made: Decisions) -> None:
+        sizes.append(len(now))
+        decide(run, asked, edges, now, made)
 
     monkeypatch.setattr(OpenRun, "_decide", watched)
     (fair,) = results(small, OpenRun("fair", small))

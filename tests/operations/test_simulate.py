@@ -167,7 +167,7 @@ def test_a_scenario_that_is_not_there_is_named_with_the_nearest() -> None:
 def fresh_of(scenario: Scenario, seconds: int) -> np.ndarray:  # type: ignore[type-arg]
     with Mechanism(scenario.config, start=0) as mechanism:
         arrivals = Arrivals(scenario, mechanism.user, mechanism.srv)
-        return np.concatenate([arrivals.second(second).words for second in range(seconds)])
+        return np.concatenate([arrivals.seconds(second).in_time(0).words for second in range(seconds)])
 
 
 def test_the_same_seed_gives_the_same_requests_and_another_seed_others(small: Scenario) -> None:

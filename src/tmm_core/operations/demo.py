@@ -59,7 +59,7 @@ def traffic_of(scenario: Scenario, mechanism: Mechanism) -> Iterator[TrafficSeco
     steps = scenario.steps_per_s
     with closing(Arrivals(scenario, mechanism.user, mechanism.srv)) as arrivals:
         for second in range(scenario.seconds):
-            words = arrivals.second(second).words
+            words, _ = arrivals.seconds(second).in_time(0)
             yield TrafficSecond(second, users_of(words), srvs_of(words), born_of(words) - second * steps)
 
 

@@ -25,7 +25,7 @@ from tmm_core.operations.simulation.words import srvs_of, users_of
 
 __all__ = ["Simulation", "simulate"]
 
-_TOGETHER_S = 10  # seconds that are given to runs at once where nothing is sent again
+_TOGETHER_S = 20  # seconds that are drawn and run at once where nothing is sent again
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,28 +84,29 @@ def simulate(
     with demand, closing(Arrivals(scenario, demand.user, demand.srv)) as arrivals:
         together = _TOGETHER_S if scenario.is_open else 1
         for first in range(0, scenario.seconds, together):
-            end = min(first + together, scenario.seconds)
-            freshes = [arrivals.second(second) for second in range(first, end)]
+            fresh = arrivals.seconds(first, min(together, scenario.seconds - first))
             if told is None:
-                above += sum(_above(demand, *each, scenario) for each in enumerate(freshes, first))
+                above += _above(demand, fresh, scenario)
             for run in runs:
-                run.seconds(first, freshes)
-            progress(end)
+                run.seconds(fresh)
+            progress(first + fresh.seconds)
     if told is not None:
         above = told.result.table[:, : Decision.WITHIN_ALLOCATION].sum(axis=(1, 2))
     inside = [user.name for place, user in enumerate(scenario.users, 1) if not above[place]]
     return Simulation(scenario, tuple(run.finish() for run in runs), inside, perf_counter() - began)
 
 
-def _above(
-    demand: Mechanism, second: int, fresh: Fresh, scenario: Scenario
-) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Return how many of a second's new Service Requests are above the allocation, by User."""
-    users, srvs = users_of(fresh.words), srvs_of(fresh.words)
-    decided = np.empty(users.size, dtype=np.uint8)
+def _above(demand: Mechanism, fresh: Fresh, scenario: Scenario) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Return how many of some new Service Requests are above the allocation, by User."""
     step_ns = scenario.step_ms * 1_000_000
-    for step, (begin, end) in enumerate(pairwise(fresh.edges)):
-        if end > begin:
-            now = second * NS + step * step_ns
-            demand.admit_many(users[begin:end], srvs[begin:end], out=decided[begin:end], now=now)
-    return np.bincount(users[decided < Decision.WITHIN_ALLOCATION], minlength=len(scenario.users) + 1)
+    above = np.zeros(len(scenario.users) + 1, dtype=np.int64)
+    for place in range(fresh.seconds):
+        words, edges = fresh.in_time(place)
+        users, srvs = users_of(words), srvs_of(words)
+        decided = np.empty(users.size, dtype=np.uint8)
+        for step, (begin, end) in enumerate(pairwise(edges)):
+            if end > begin:
+                now = (fresh.first + place) * NS + step * step_ns
+                demand.admit_many(users[begin:end], srvs[begin:end], out=decided[begin:end], now=now)
+        above += np.bincount(users[decided < Decision.WITHIN_ALLOCATION], minlength=above.size)
+    return above

@@ -7,6 +7,7 @@ machine. A User's traffic does not change when other Users are added or taken aw
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +25,7 @@ _U = np.uint64
 _STEP = 20  # place of the step's number above a code; a second has at most 1000
 
 _Codes = np.ndarray[Any, np.dtype[np.uint32]]
+_Edges = np.ndarray[Any, np.dtype[np.int64]]
 _Times = np.ndarray[Any, np.dtype[np.uint32]]
 
 
@@ -33,9 +35,20 @@ class Requests(NamedTuple):
     users: np.ndarray[Any, np.dtype[np.uint32]]
     srvs: np.ndarray[Any, np.dtype[np.uint16]]
 
+    def part(self, begin: int, end: int) -> Requests:
+        """Return those from one place to another."""
+        return Requests(self.users[begin:end], self.srvs[begin:end])
+
+
+class InTime(NamedTuple):
+    """Words of one second in the order of time, and where each step of it begins and the last one ends."""
+
+    words: Words
+    edges: list[int]
+
 
 class Fresh:
-    """The new Service Requests of one second, put in order when they are looked at.
+    """The new Service Requests of some seconds, put in order when they are looked at.
 
     Parameters
     ----------
@@ -43,53 +56,70 @@ class Fresh:
         User slot << 8 | SRV.
     times : ndarray of uint32, shape (n,)
         Within the second, in units of 2**-`TIME_BITS`.
+    bounds : list of int
+        Where each second begins, and the end.
     steps : int
         Of a second.
-    first_step : int
+    first : int
+        The first second.
     """
 
-    __slots__ = ("_codes", "_edges", "_first", "_grouped", "_steps", "_times", "_words")
+    __slots__ = ("_bounds", "_codes", "_edges", "_grouped", "_in_time", "_steps", "_times", "first")
 
-    def __init__(self, codes: _Codes, times: _Times, steps: int, first_step: int) -> None:
-        self._codes, self._times, self._steps, self._first = codes, times, steps, first_step
-        self._edges: list[int] | None = None
+    def __init__(self, codes: _Codes, times: _Times, bounds: list[int], steps: int, first: int) -> None:
+        self._codes, self._times, self._bounds, self._steps, self.first = codes, times, bounds, steps, first
+        self._edges: _Edges | None = None
         self._grouped: Requests | None = None
-        self._words: Words | None = None
+        self._in_time: dict[int, InTime] = {}
 
     @property
-    def words(self) -> Words:
-        """The words of all, in the order of time."""
-        if self._words is None:
-            order = _by_time(self._times)
-            step = _steps_of(self._times[order], self._steps)
-            if self._edges is None:
-                self._edges = np.searchsorted(step, np.arange(self._steps + 1)).tolist()
-            self._words = (step.astype(np.int64) + self._first) << BORN
-            self._words |= self._codes[order].astype(np.int64) << SRV
-        return self._words
+    def seconds(self) -> int:
+        return len(self._bounds) - 1
+
+    def in_time(self, place: int) -> InTime:
+        """Return one second, put in order once for all policies."""
+        if place not in self._in_time:
+            part = slice(*self._bounds[place : place + 2])
+            times = self._times[part]
+            order = _by_time(times)
+            step = _steps_of(times[order], self._steps)
+            edges = np.searchsorted(step, np.arange(self._steps + 1)).tolist()
+            words = (step.astype(np.int64) + (self.first + place) * self._steps) << BORN
+            words |= self._codes[part][order].astype(np.int64) << SRV
+            self._in_time[place] = InTime(words, edges)
+        return self._in_time[place]
 
     @property
     def grouped(self) -> Requests:
-        """User slots and SRV numbers in the order of steps, Users and SRVs: several times faster than that of time."""
+        """User slots and SRV numbers of each second in the order of steps, Users and SRVs: faster than that of time."""
         if self._grouped is None:
-            keys = _steps_of(self._times, self._steps)
-            keys <<= _STEP
-            keys |= self._codes
-            keys.sort()
-            if self._edges is None:
-                firsts = np.arange(self._steps + 1, dtype=np.uint32) << _STEP
-                self._edges = np.searchsorted(keys, firsts).tolist()
-            users = ((keys >> 8) & 0xFFF).astype(np.uint32, copy=False)
-            self._grouped = Requests(users, keys.astype(np.uint8).astype(np.uint16))
+            self._group()
+        assert self._grouped is not None
         return self._grouped
 
     @property
-    def edges(self) -> list[int]:
-        """Where each step begins, in either order, and how many there are in all."""
+    def edges(self) -> _Edges:
+        """Where each step of each second begins in `grouped`, and where its last one ends; a row for each second."""
         if self._edges is None:
-            _ = self.grouped
+            self._group()
         assert self._edges is not None
         return self._edges
+
+    def _group(self) -> None:
+        keys = _steps_of(self._times, self._steps)
+        keys <<= _STEP
+        keys |= self._codes
+        firsts = np.arange(self._steps + 1, dtype=np.uint32) << _STEP
+        self._edges = np.empty((self.seconds, firsts.size), dtype=np.int64)
+        for place, (begin, end) in enumerate(pairwise(self._bounds)):
+            mine = keys[begin:end]
+            mine.sort()
+            self._edges[place] = mine.searchsorted(firsts)
+            self._edges[place] += begin
+        srvs = keys.astype(np.uint8).astype(np.uint16)
+        keys >>= 8
+        keys &= 0xFFF
+        self._grouped = Requests(keys, srvs)
 
 
 class Arrivals:
@@ -112,7 +142,7 @@ class Arrivals:
     ) -> None:
         self._steps = scenario.steps_per_s
         self._replayed: list[Replayed] = []
-        self._tables: list[np.ndarray[Any, np.dtype[np.uint16]]] = []  # of each traffic
+        self._tables: list[_Codes] = []  # of each traffic
         portfolio = {user.name: user.portfolio for user in scenario.users}
         portfolio[_UNKNOWN] = 1.0
         streams: list[Stream] = []
@@ -125,26 +155,44 @@ class Arrivals:
             total = sum(portfolio[name] for name in senders) or 1.0
             streams += [Stream(name, place, traffic.rate * portfolio[name] / total) for name in senders]
             ends.append(len(streams))
-            self._tables.append(srv_table(scenario.mixes[traffic.mix], number_of))
+            self._tables.append(srv_table(scenario.mixes[traffic.mix], number_of).astype(np.uint32))
         self._streams = Streams(scenario, streams)
-        self._ends = np.array(ends, dtype=np.int64)  # of the streams of each traffic
+        self._cuts = np.array([0, *ends])  # of the streams, between one traffic and the next
         self._slots = np.array([slot_of(stream.user) for stream in streams], dtype=np.uint32) << 8
 
-    def second(self, second: int) -> Fresh:
-        """Make the Service Requests of one second; called for each in turn."""
-        which, counts, raw = self._streams.second(second)
-        codes = np.repeat(self._slots[which], counts)  # User slot << 8 | SRV
+    def seconds(self, first: int, number: int = 1) -> Fresh:
+        """Make the Service Requests of some seconds; called for one after the other."""
+        counts, raw = self._streams.seconds(first, number)
+        codes = np.repeat(np.tile(self._slots, number), counts.ravel())  # User slot << 8 | SRV
         draws = (raw & _U((1 << SRV_BITS) - 1)).view(np.int64)
-        sums = np.concatenate(([0], np.cumsum(counts)))
-        ends = sums[np.searchsorted(which, self._ends)].tolist()
-        for table, begin, end in zip(self._tables, [0, *ends], ends, strict=False):
-            codes[begin:end] |= table.take(draws[begin:end])
-        times = (raw >> _U(64 - TIME_BITS)).astype(np.uint32)
-        for each in self._replayed:
-            words, their_times = each.second(second)
-            codes = np.concatenate([codes, (words >> SRV).astype(np.uint32)])
-            times = np.concatenate([times, their_times.astype(np.uint32)])
-        return Fresh(codes, times, self._steps, second * self._steps)
+        sums = np.concatenate(([0], counts.cumsum()))
+        cuts = sums[np.add.outer(np.arange(number) * counts.shape[1], self._cuts)]
+        for row in cuts.tolist():
+            for table, (begin, end) in zip(self._tables, pairwise(row), strict=True):
+                codes[begin:end] |= table.take(draws[begin:end])
+        raw >>= _U(64 - TIME_BITS)
+        times = raw.astype(np.uint32)
+        bounds = [*cuts[:, 0].tolist(), codes.size]
+        if self._replayed:
+            codes, times, bounds = self._with_replayed(codes, times, bounds, first)
+        return Fresh(codes, times, bounds, self._steps, first)
+
+    def _with_replayed(
+        self, codes: _Codes, times: _Times, bounds: list[int], first: int
+    ) -> tuple[_Codes, _Times, list[int]]:
+        """Add past traffic to each of some seconds, after what is drawn."""
+        all_codes, all_times, all_bounds = [], [], [0]
+        for second, (begin, end) in enumerate(pairwise(bounds), first):
+            all_codes.append(codes[begin:end])
+            all_times.append(times[begin:end])
+            size = end - begin
+            for each in self._replayed:
+                words, their_times = each.second(second)
+                all_codes.append((words >> SRV).astype(np.uint32))
+                all_times.append(their_times.astype(np.uint32))
+                size += words.size
+            all_bounds.append(all_bounds[-1] + size)
+        return np.concatenate(all_codes), np.concatenate(all_times), all_bounds
 
     def close(self) -> None:
         """Close the files that are replayed. Harmless when repeated."""

@@ -13,9 +13,7 @@ checked and counted together: most of what a second costs beside its Service Req
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise
-from operator import sub
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,17 +42,26 @@ _Decisions = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 class _Decided(NamedTuple):
-    """A second that is decided: by instants, each the beginning of the steps from one cut to the next."""
+    """A second that is decided: by instants, each the beginning of the steps from one cut to the next.
+
+    `edges` says where each step begins in `asked`, and where the last one ends.
+    """
 
     second: int
     fresh: Fresh
     asked: Requests
+    edges: _Counts
     cuts: list[int]
     instants: list[int]
     decisions: _Decisions
     counts: _Counts
     units: np.ndarray[Any, Any]
     row: Second
+
+    @property
+    def words(self) -> Words:
+        """All, in the order of time."""
+        return self.fresh.in_time(self.second - self.fresh.first).words
 
 
 def run_of(name: str, scenario: Scenario) -> Run:
@@ -76,41 +83,46 @@ class OpenRun(Run):
         # All of an instant count as backlog at once: far less than what activates.
         quiet_ms = min(quiet_ms, int(config.activation_s * 1000 / 2))
         self._quiet_steps = max(1, quiet_ms // scenario.step_ms)
+        self._cuts = list(range(0, self._steps, self._quiet_steps))  # of a quiet second
         # A backlog a tenth of the way, and the load of every instant below the threshold.
         self._far_s = config.activation_s / 10
         self._most_in_a_step = _BELOW * config.operating_threshold * scenario.step_ms / 1000
 
-    def seconds(self, first: int, freshes: Sequence[Fresh]) -> None:
-        """Run seconds one after the other; calm ones are counted together."""
+    def seconds(self, fresh: Fresh) -> None:
+        """Run some seconds; calm ones are counted together."""
         at = 0
-        while at < len(freshes):
-            calm = self._calm(first + at, freshes[at:])
+        while at < fresh.seconds:
+            quiet = self._quiet(fresh, at)
+            calm = self._calm(fresh, at, quiet)
             if calm:
-                self._run_calm(first + at, freshes[at : at + calm])
+                self._run_calm(fresh, at, at + calm)
             else:
-                self.second(first + at, freshes[at])
+                self._settle(self._decided(fresh, at, quiet > 0))
             at += calm or 1
 
-    def second(self, second: int, fresh: Fresh) -> None:
-        """Run one second; called for each in turn with the same new Service Requests for all policies."""
-        self._settle(self._decided(second, fresh, self._quiet(second, [fresh]) > 0))
-
-    def _decided(self, second: int, fresh: Fresh, quiet: bool) -> _Decided:
+    def _decided(self, fresh: Fresh, place: int, quiet: bool) -> _Decided:
         """Decide on a second."""
-        # Where nothing is refused, only the Users' own order counts, and one unit is like another.
-        asked = fresh.grouped if quiet else Requests(users_of(fresh.words), srvs_of(fresh.words))
-        cuts = list(range(0, self._steps, self._quiet_steps if quiet else 1))
-        edges = [*(fresh.edges[cut] for cut in cuts), asked.users.size]
+        second = fresh.first + place
+        if quiet:
+            # Nothing is refused: only the Users' own order counts, and one unit is like another.
+            edges = fresh.edges[place]
+            asked, edges = fresh.grouped.part(edges[0], edges[-1]), edges - edges[0]
+        else:
+            words, steps = fresh.in_time(place)
+            asked, edges = Requests(users_of(words), srvs_of(words)), np.array(steps)
+        cuts = self._cuts if quiet else list(range(self._steps))
+        parts = edges[[*cuts, self._steps]]
         instants = self._instants(second, cuts)
-        decisions = self._decide(asked, edges, instants)
+        decisions = np.empty(asked.users.size, dtype=np.uint8)
+        self._decide(asked, parts.tolist(), instants, decisions)
         row = Second()
         self._look((second + 1) * NS - 1, row)
-        counts, units = self._tables(*asked, decisions, np.array(edges))
-        return _Decided(second, fresh, asked, cuts, instants, decisions, counts, units, row)
+        counts, units = self._tables(*asked, decisions, parts)
+        return _Decided(second, fresh, asked, edges, cuts, instants, decisions, counts, units, row)
 
     def _settle(self, decided: _Decided) -> None:
         """Check a second, let the DSP work, and count it."""
-        fresh, asked, decisions, row = decided.fresh, decided.asked, decided.decisions, decided.row
+        asked, decisions, row = decided.asked, decided.decisions, decided.row
         in_all = decided.counts.sum(axis=0)
         refused = self._refused(in_all)
         if self._audit is not None:
@@ -121,25 +133,41 @@ class OpenRun(Run):
         row.refused = row.lost = refused
         self.result.priority_fresh += int(in_all[:, Decision.PRIORITY].sum())
         through = decisions != Decision.THROTTLED if refused else None
-        if not self._serve_quietly(decided.second, fresh, through, table[:, :, 1], row):
-            self._serve_each_step(decided.second, fresh, through, row)
+        if not self._serve_quietly(decided, through, table[:, :, 1]):
+            self._serve_each_step(decided, through)
         windows = self._windows(decided.counts, decided.cuts) if refused else table[np.newaxis]
         self._close(row, windows, in_all.sum(axis=1))
 
-    def _run_calm(self, first: int, freshes: Sequence[Fresh]) -> None:
-        """Run calm seconds."""
-        seconds = [self._decided(second, fresh, True) for second, fresh in enumerate(freshes, first)]
-        counts = np.concatenate([each.counts for each in seconds])
+    def _run_calm(self, fresh: Fresh, begin: int, end: int) -> None:
+        """Run calm seconds, from one place to another."""
+        edges = fresh.edges[begin:end]
+        asked, edges = fresh.grouped.part(edges[0, 0], edges[-1, -1]), edges - edges[0, 0]
+        decisions = np.empty(asked.users.size, dtype=np.uint8)
+        instants: list[int] = []
+        rows: list[Second] = []
+        parts = edges[:, [*self._cuts, self._steps]]
+        for second, each in enumerate(parts.tolist(), fresh.first + begin):
+            now = self._instants(second, self._cuts)
+            self._decide(asked, each, now, decisions)
+            instants += now
+            rows.append(Second())
+            self._look((second + 1) * NS - 1, rows[-1])
+        counts, _ = self._tables(*asked, decisions, np.append(parts[:, :-1], parts[-1, -1]))
         in_all = counts.sum(axis=0)
         if self._refused(in_all):  # a defect, for the checks to find
-            for each in seconds:
-                self._settle(each)
+            for place, (row, mine) in enumerate(zip(rows, edges, strict=True)):
+                these = slice(place * len(self._cuts), (place + 1) * len(self._cuts))
+                counted, decided = counts[these], decisions[mine[0] : mine[-1]]
+                self._settle(
+                    _Decided(
+                        fresh.first + begin + place, fresh, asked.part(mine[0], mine[-1]), mine - mine[0], self._cuts,
+                        instants[these], decided, counted, counted, row,
+                    )
+                )  # fmt: skip
             return
         if self._audit is not None:
-            instants = [at for each in seconds for at in each.instants]
-            self._check(counts, counts, instants, seconds[0].asked.srvs[:0])
-        for each in seconds:
-            row, size = each.row, each.decisions.size
+            self._check(counts, counts, instants, asked.srvs[:0])
+        for row, size in zip(rows, (edges[:, -1] - edges[:, 0]).tolist(), strict=True):
             row.attempts = row.answered = size
             row.fresh = row.offered = row.through = row.admitted = float(size)
         result, fresh_of = self.result, in_all.sum(axis=1)
@@ -149,7 +177,7 @@ class OpenRun(Run):
         result.priority_fresh += priority
         result.priority_answered += priority
         result.waits.add_counts(np.array([0, fresh_of.sum()]))  # within their step
-        result.add_calm([each.row for each in seconds], self._by_answer(in_all))
+        result.add_calm(rows, self._by_answer(in_all))
 
     def _refused(self, in_all: _Counts) -> int:
         """Return how many were refused of what was asked, by User and `Decision`."""
@@ -174,45 +202,41 @@ class OpenRun(Run):
 
     # --- decisions
 
-    def _quiet(self, first: int, freshes: Sequence[Fresh]) -> int:
-        """Return in how many seconds from the first the Mechanism sleeps, and no instant takes the backlog near to
+    def _quiet(self, fresh: Fresh, begin: int) -> int:
+        """Return in how many seconds from a place on the Mechanism sleeps, and no instant takes the backlog near to
         waking it.
         """
         if self._quiet_steps == 1 or self._costs is not None:
             return 0
+        first = fresh.first + begin
         state = self._mechanism.engine.state(first * NS)
         if state["active"] or state["backlog"] > self._far_s * _STAMP:
             return 0
         # What stays below the threshold leaves less of a backlog than it found.
-        end = first + len(freshes)
-        if self._changes:
-            end = min(end, int(self._changes[0].at_s))
-        most = self._most_in_a_step
-        cuts = [*range(0, self._steps, self._quiet_steps), self._steps]
-        for second, fresh in zip(range(first, end), freshes, strict=False):
-            edges = fresh.edges
-            if any(edges[to] - edges[cut] > most * (to - cut) for cut, to in pairwise(cuts)):
-                return second - first
-        return max(0, end - first)
+        cuts = np.array([*self._cuts, self._steps])
+        most = self._most_in_a_step * (cuts[1:] - cuts[:-1])
+        edges = fresh.edges[begin:, cuts]
+        quiet = _leading((edges[:, 1:] - edges[:, :-1] <= most).all(axis=1))
+        return min(quiet, max(0, int(self._changes[0].at_s) - first)) if self._changes else quiet
 
-    def _calm(self, first: int, freshes: Sequence[Fresh]) -> int:
-        """Return how many seconds from the first are quiet, without a fault, and with no step too much for the DSP."""
-        calm = 0
-        for second, fresh in zip(range(first, first + self._quiet(first, freshes)), freshes, strict=False):
-            most = max(map(sub, fresh.edges[1:], fresh.edges))
-            if self._is_faulty(second) or not self._dsp.is_idle(second * self._steps, most):
-                break
-            calm += 1
-        return calm
+    def _calm(self, fresh: Fresh, begin: int, quiet: int) -> int:
+        """Return how many of the quiet seconds from a place on are without a fault, and with no step too much for the
+        DSP.
+        """
+        edges = fresh.edges[begin : begin + quiet]
+        most = (edges[:, 1:] - edges[:, :-1]).max(axis=1).tolist()
+        for calm, second in enumerate(range(fresh.first + begin, fresh.first + begin + quiet)):
+            if self._is_faulty(second) or not self._dsp.is_idle(second * self._steps, most[calm]):
+                return calm
+        return quiet
 
     def _instants(self, second: int, cuts: list[int]) -> list[int]:
         """Return the instant of each run of steps: its beginning."""
         zero, step_ns = second * self._steps, self._step_ns
         return [(zero + cut) * step_ns for cut in cuts]
 
-    def _decide(self, asked: Requests, edges: list[int], instants: list[int]) -> _Decisions:
-        """Decide on all, as many at each instant as there are between two edges."""
-        decisions = np.empty(asked.users.size, dtype=np.uint8)
+    def _decide(self, asked: Requests, edges: list[int], instants: list[int], decisions: _Decisions) -> None:
+        """Decide on as many at each instant as there are between two edges."""
         (users, srvs), engine = asked, self._mechanism.engine
         for (begin, end), now in zip(pairwise(edges), instants, strict=True):
             self._change(now)
@@ -220,7 +244,6 @@ class OpenRun(Run):
                 engine.admit_many(users[begin:end], srvs[begin:end], decisions[begin:end], now)
             else:
                 engine.tick(now)
-        return decisions
 
     # --- the DSP
 
@@ -229,20 +252,17 @@ class OpenRun(Run):
         faults = self._scenario.faults
         return any(fault.at_s < second + 1 and second < fault.at_s + fault.lasts_s for fault in faults)
 
-    def _serve_quietly(
-        self, second: int, fresh: Fresh, through: _Bools | None, table: _Counts, row: Second
-    ) -> bool:
+    def _serve_quietly(self, decided: _Decided, through: _Bools | None, table: _Counts) -> bool:
         """Let the DSP answer all of a second; False, and nothing is done, where that takes a closer look."""
-        first = second * self._steps
-        if self._costs is not None or self._is_faulty(second):
+        first, row, edges = decided.second * self._steps, decided.row, decided.edges
+        if self._costs is not None or self._is_faulty(decided.second):
             return False
         before = self._dsp.queued()
-        edges = np.array(fresh.edges)
         if through is not None:
             edges = np.concatenate(([0], np.cumsum(through)))[edges]
         sizes = edges[1:] - edges[:-1]
         served = self._dsp.second(
-            first, sizes, lambda: fresh.words if through is None else fresh.words[through]
+            first, sizes, lambda: decided.words if through is None else decided.words[through]
         )
         if served is None:
             return False
@@ -258,12 +278,17 @@ class OpenRun(Run):
                 result.priority_answered += sign * int(self._priority[srvs_of(words)].sum())
         return True
 
-    def _serve_each_step(self, second: int, fresh: Fresh, through: _Bools | None, row: Second) -> None:
+    def _serve_each_step(self, decided: _Decided, through: _Bools | None) -> None:
         """Let the DSP work step by step."""
         answers: list[Words] = []
-        for step in range(self._steps):
-            at = second * self._steps + step
-            part = slice(fresh.edges[step], fresh.edges[step + 1])
-            words = fresh.words[part] if through is None else fresh.words[part][through[part]]
+        row, every = decided.row, decided.words
+        for step, (begin, end) in enumerate(pairwise(decided.edges.tolist())):
+            at = decided.second * self._steps + step
+            words = every[begin:end] if through is None else every[begin:end][through[begin:end]]
             row.lost += self._serve(at, words, self._faults(at), row, answers).size
         self._answered(answers, row)
+
+
+def _leading(good: _Bools) -> int:
+    """Return how many are good before the first that is not."""
+    return good.size if good.all() else int(good.argmin())

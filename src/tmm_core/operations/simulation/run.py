@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from tmm_core.mechanism import Decision
-from tmm_core.operations.simulation.arrivals import Fresh
+from tmm_core.operations.simulation.arrivals import Fresh, InTime
 from tmm_core.operations.simulation.audit import Audit
 from tmm_core.operations.simulation.clients import Clients
 from tmm_core.operations.simulation.dsp_model import Dsp
@@ -62,13 +61,12 @@ class Run:
         self._was_active = False
         self.result = PolicyResult(name, snapshot.users, scenario)
 
-    def seconds(self, first: int, freshes: Sequence[Fresh]) -> None:
-        """Run seconds one after the other."""
-        for second, fresh in enumerate(freshes, first):
-            self.second(second, fresh)
+    def seconds(self, fresh: Fresh) -> None:
+        """Run some seconds; called for one after the other with the same new Service Requests for all policies."""
+        for place in range(fresh.seconds):
+            self._second(fresh.first + place, fresh.in_time(place))
 
-    def second(self, second: int, fresh: Fresh) -> None:
-        """Run one second; called for each in turn with the same new Service Requests for all policies."""
+    def _second(self, second: int, fresh: InTime) -> None:
         row = Second()
         asked_of, decided, let, lost = [], [], [], []
         answers: list[Words] = []
@@ -139,8 +137,9 @@ class Run:
         """Return Service Requests and units by instant, User and `Decision`; an instant's are between two edges."""
         size = self._users * 4
         in_all = (edges.size - 1) * size
-        keys = np.repeat(np.arange(0, in_all, size), edges[1:] - edges[:-1])
-        keys += (users << 2) + decisions
+        keys = np.repeat(np.arange(0, in_all, size, dtype=np.uint32), edges[1:] - edges[:-1])
+        keys += users << 2
+        keys += decisions
         counts = np.bincount(keys, minlength=in_all).reshape(-1, self._users, 4)
         if self._costs is None:
             return counts, counts

@@ -21,7 +21,7 @@ Raw = np.ndarray[Any, np.dtype[np.uint64]]
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
-_ROOM_S = 16  # seconds of the highest rate that are drawn at once
+_ROOM_S = 20  # seconds of the highest rate that are drawn ahead, and the most that are asked for at once
 _LEAST_ROOM = 256
 _AHEAD_S = 256  # seconds whose shapes are computed at once
 _JUMPS = ("on-off", "mmpp")
@@ -97,21 +97,31 @@ class Streams:
             if mine and each.kind in _JUMPS:
                 self._jumps.append(_Jumps(np.array(mine), np.array(each.dwell_s), np.array(each.factors)))
 
-    def second(self, second: int) -> tuple[Ints, Ints, Raw]:
-        """Return which streams have Service Requests, how many, and a word for each, stream by stream."""
-        for number in np.flatnonzero(self._at + self._need > self._end).tolist():
-            self._draw_ahead(number)
+    def seconds(self, first: int, number: int) -> tuple[Ints, Raw]:
+        """Return how many Service Requests each stream has in each of some seconds, and a word for each of them.
+
+        The words are in the order of seconds and streams.
+        """
+        for stream in np.flatnonzero(self._at + number * self._need > self._end).tolist():
+            self._draw_ahead(stream)
+        counts: Ints = np.empty((number, self._rates.size), dtype=np.int64)
+        begins = np.empty_like(counts)
+        for place in range(number):
+            begins[place], counts[place] = self._counts(first + place)
+        words, ends = self._words, begins + counts
+        parts = list(map(words.__getitem__, map(slice, begins.ravel().tolist(), ends.ravel().tolist())))
+        return counts, np.concatenate(parts) if parts else words[:0]
+
+    def _counts(self, second: int) -> tuple[Ints, Ints]:
+        """Return where the words of each stream's Service Requests begin, and how many there are."""
         rates = self._rates * self._factors(second)
-        found = np.flatnonzero(rates > 0)
-        at, words = self._at[found], self._words
-        wander, round_up = uniform(words[np.array([at, at + 1])])
-        rates = rates[found] * (self._least[found] + self._twice[found] * wander)
-        counts = (rates + round_up).astype(np.int64)
+        at, sends = self._at, rates > 0
+        wander, round_up = uniform(self._words[np.array([at, at + 1])])
+        counts = (rates * (self._least + self._twice * wander) + round_up).astype(np.int64)
+        counts *= sends
         begins = at + 2
-        ends = begins + counts
-        self._at[found] = ends
-        parts = list(map(words.__getitem__, map(slice, begins.tolist(), ends.tolist())))
-        return found, counts, np.concatenate(parts) if parts else words[:0]
+        self._at = at + 2 * sends + counts
+        return begins, counts
 
     def _draw_ahead(self, number: int) -> None:
         begin, at, end = self._begin[number], int(self._at[number]), int(self._end[number])
