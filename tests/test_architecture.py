@@ -384,6 +384,6 @@ def test_the_import_loads_neither_shared_blocks_nor_operations_nor_gateways() ->
         "tempfile",
         "urllib",
     }
-    late |= {"tmm_core.memory.shared", "tmm_core.snapshot"}
+    late |= {"tmm_core.memory.shared", "tmm_core.snapshot", "tmm_core.policy.catalogue"}
     rooms = ("tmm_core.gateway", "tmm_core.operations")
     assert sorted(loaded & late) + [name for name in loaded if name.startswith(rooms)] == []

@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tmm_core import Config, ConfigError, PriorityList, TMMError
 from tmm_core.errors import Mistake
-from tmm_core.policy.validation import CATEGORIES
+from tmm_core.policy.validation import CATEGORIES, escaped, hidden_in, is_eui64, uncovered
 
+EUI64 = re.compile(r"[0-9A-Fa-f]{2}(?:-[0-9A-Fa-f]{2}){7}")
 ID, ID2 = "90-B3-D5-1F-30-01-00-00", "90-B3-D5-1F-30-02-00-00"
 GOOD = Config(
     500,
@@ -335,3 +336,26 @@ def test_any_values_are_a_configuration_or_refused(values: dict[str, Any]) -> No
     assert 0 < config.operating_threshold <= config.system_capacity
     total = sum(config.allocations.values()) + config.unknown_allocation
     assert total <= config.operating_threshold * (1 + 1e-9)
+
+
+# --- Hidden characters and identifiers: told without regular expressions, so told here once more with them
+
+
+def test_what_is_hidden_is_as_the_pattern_says() -> None:
+    pattern = re.compile(
+        "[\\x00-\\x1f\\x7f-\\x9f\\u061c\\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u2069\\ud800-\\udfff\\ufeff]"
+    )
+    every = [chr(code) for code in range(0x110000)]
+    assert [char for char in every if hidden_in(char)] == [char for char in every if pattern.match(char)]
+    assert hidden_in("A\u200bB\x00") == "\u200b"
+    assert uncovered("A\u200bB\x00é", escaped) == "A\\u200bB\\u0000é"
+    assert uncovered("é", escaped) == "é"
+
+
+@given(st.text(alphabet="0aAfFgG-٣é", min_size=20, max_size=26) | st.from_regex(EUI64, fullmatch=True))
+@example("90-b3-D5-1F-30-01-00-00")
+@example("90-B3-D5-1F-30-01-00-00\n")
+@example("90-B3-D5-1F-30-01-00-0-")
+@example("90-B3-D5-1F-30-01-00000")
+def test_an_eui_64_is_as_the_pattern_says(text: str) -> None:
+    assert is_eui64(text) == (EUI64.fullmatch(text) is not None)

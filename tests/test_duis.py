@@ -10,7 +10,7 @@ from gateway.messages import NAMESPACE, OTHER_USER, TARGET, USER, compose
 from tmm_core import DuisError
 from tmm_core.gateway import duis
 from tmm_core.gateway.duis import LIMIT, Header, HeaderReader, read_header
-from tmm_core.policy.service_requests import catalogue
+from tmm_core.policy.catalogue import catalogue
 
 PLAIN = Header(USER, TARGET, 1000, 1, "4.1", "4.1.1")
 

@@ -5,15 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tmm_core import ConfigError
-from tmm_core.policy.service_requests import (
-    by_srv_code,
-    catalogue,
-    expand,
-    fault_of,
-    matches,
-    srv_codes,
-    variants_of,
-)
+from tmm_core.policy.catalogue import by_srv_code, catalogue
+from tmm_core.policy.service_requests import expand, fault_of, is_srv, matches, srv_codes, variants_of
 
 ROLES = {"IS", "ES", "GS", "RSA", "ED", "GT", "OU", "MDR"}
 
@@ -21,6 +14,18 @@ ROLES = {"IS", "ES", "GS", "RSA", "ED", "GT", "OU", "MDR"}
 def test_the_catalogue_has_the_129_srvs_of_95_service_references() -> None:
     assert len(catalogue()) == len(set(srv_codes())) == len(by_srv_code()) == 129
     assert len({request.service_reference for request in catalogue()}) == 95
+
+
+def test_the_codes_are_those_of_the_catalogue() -> None:
+    """They are read without a reader of CSV, for the start of a worker."""
+    assert srv_codes() == tuple(request.srv_code for request in catalogue()) == tuple(by_srv_code())
+    references = {request.service_reference for request in catalogue()}
+    assert all(is_srv(code) for code in srv_codes())
+    assert [code for code in references if is_srv(code)] == [
+        code for code in references if code in by_srv_code()
+    ]
+    for request in catalogue():
+        assert request.srv_code in variants_of(request.service_reference)
 
 
 def test_every_entry_is_sound() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from tmm_core.policy.validation import HIDDEN
+from tmm_core.policy.validation import escaped, uncovered
 
 __all__ = [
     "NARROW",
@@ -393,7 +393,7 @@ def visible(text: str) -> str:
     >>> visible("a\\u202eb")
     'a\\\\u202eb'
     """
-    return HIDDEN.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
+    return uncovered(text, escaped)
 
 
 def _safe(text: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from tmm_core.errors import ConfigError, Mistake
 from tmm_core.operations.event_log.event_records import iso
 from tmm_core.operations.terminal import duration, number
-from tmm_core.policy.validation import HIDDEN
+from tmm_core.policy.validation import uncovered
 
 __all__ = ["FIELDS", "Notice", "Templates"]
 
@@ -178,7 +178,7 @@ class Notice:
         admitted = counts["spare"] + counts["within"] + counts["priority"]
         lines = [f"  {srv:<12} {number(count):>12}" for srv, count in sorted(self.by_srv.items())]
         values: dict[str, str] = {
-            "user": HIDDEN.sub("?", self.user), "event": self.event, "began": _time(self.began),
+            "user": uncovered(self.user, lambda _: "?"), "event": self.event, "began": _time(self.began),
             "ended": _time(self.ended), "duration": duration(round(self.duration_s, 1)),
             "allocation": number(self.allocation), "offered": number(admitted + counts["throttled"]),
             "admitted": number(admitted), **{name: number(count) for name, count in counts.items()},

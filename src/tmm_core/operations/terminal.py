@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
-from tmm_core.policy.validation import HIDDEN
+from tmm_core.policy.validation import escaped, uncovered
 
 __all__ = [
     "Paint",
@@ -46,8 +46,7 @@ _FIGURE = re.compile(r"(\d) (%|s|ms|min|h|days|million)(?!\w)")
 
 def plain(text: str, width: int = 60) -> str:
     """Return text that is safe to print: control and invisible characters escaped, shortened to `width`."""
-    if not text.isprintable():  # what is hidden never is
-        text = HIDDEN.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
+    text = uncovered(text, escaped)
     return text if len(text) <= width else text[: width - 3] + "..."
 
 

@@ -9,8 +9,9 @@ from datetime import UTC, date, datetime
 from fractions import Fraction
 from typing import Any
 
+from tmm_core.policy.catalogue import by_srv_code
 from tmm_core.policy.config import Config, PriorityList
-from tmm_core.policy.service_requests import by_srv_code, srv_codes
+from tmm_core.policy.service_requests import srv_codes
 from tmm_core.policy.validation import is_eui64
 
 __all__ = ["BURST_WINDOW_S", "burst_at_once", "burst_in", "describe", "warnings", "without_password"]

@@ -61,7 +61,7 @@ class PriorityList:
         object.__setattr__(self, "srvs", check.srvs_of(self.srvs, "srvs", found))
         for name in ("version", "approved_by", "source"):
             value = getattr(self, name)
-            if not isinstance(value, str) or check.HIDDEN.search(value):
+            if not isinstance(value, str) or check.hidden_in(value):
                 fault = f"{name} {check.shown(value)} must be a text on one line"
                 found.append(Mistake(fault, field=name))
         if self.effective_from is not None and type(self.effective_from) is not date:

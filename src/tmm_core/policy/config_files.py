@@ -19,7 +19,7 @@ from tmm_core.errors import ConfigError, Mistake
 from tmm_core.policy import validation as check
 from tmm_core.policy.allocation_files import AllocationTable, Place, file_in_force, read_allocations
 from tmm_core.policy.config import Config, PriorityList
-from tmm_core.policy.service_requests import by_srv_code
+from tmm_core.policy.service_requests import is_srv
 from tmm_core.policy.tables import LARGEST_TABLE, read_file
 from tmm_core.policy.toml_places import LARGEST_FILE, Toml, toml_of
 
@@ -192,9 +192,7 @@ class _Loader:
                 self._wrong(fault, toml.place_of_key("costs", code), field)
                 continue
             costs[code] = cost
-            place = (
-                toml.place_of("costs", code) if code in by_srv_code() else toml.place_of_key("costs", code)
-            )
+            place = toml.place_of("costs", code) if is_srv(code) else toml.place_of_key("costs", code)
             self.sources[field] = _Source(self.file, place, field)
         self.values["costs"] = costs
 

@@ -19,7 +19,7 @@ from tmm_core.errors import ConfigError, Mistake
 from tmm_core.policy.portfolio import METER_KINDS
 from tmm_core.policy.tables import read_file
 from tmm_core.policy.toml_places import LARGEST_FILE, Toml, read_toml
-from tmm_core.policy.validation import CATEGORIES, HIDDEN, MAX_THRESHOLD, did_you_mean, shown
+from tmm_core.policy.validation import CATEGORIES, MAX_THRESHOLD, did_you_mean, hidden_in, shown
 
 __all__ = ["NOTICE", "QUANTA_PER_UNIT", "SECONDS_PER_DAY", "Parameters"]
 
@@ -216,12 +216,7 @@ class _Reader:
 
     def _version(self) -> str:
         version = self._get(("version",))
-        if (
-            not isinstance(version, str)
-            or not version.strip()
-            or len(version) > 100
-            or HIDDEN.search(version)
-        ):
+        if not isinstance(version, str) or not version.strip() or len(version) > 100 or hidden_in(version):
             found = "nothing" if version is None else shown(version)
             self.wrong(("version",), f"version is {found}, expected a short text, for example '2026-12'")
             return ""

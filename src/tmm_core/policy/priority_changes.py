@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 from datetime import date
 
 from tmm_core.errors import ConfigError, Mistake
+from tmm_core.policy.catalogue import by_srv_code
 from tmm_core.policy.config import PriorityList
-from tmm_core.policy.service_requests import by_srv_code, fault_of, variants_of
+from tmm_core.policy.service_requests import fault_of, srv_codes, variants_of
 
 __all__ = ["Difference", "added", "differ", "digest_of", "doubts", "removed", "to_toml"]
 
@@ -36,7 +37,7 @@ class Difference:
 def differ(old: PriorityList, new: PriorityList) -> Difference:
     """Return what a new version changes, SRV by SRV: how it is written does not matter. *Thread-safe.*"""
     before, after = old.expanded, new.expanded
-    order = list(by_srv_code())
+    order = srv_codes()
     return Difference(
         tuple(code for code in order if code in after and code not in before),
         tuple(code for code in order if code in before and code not in after),
@@ -116,7 +117,7 @@ def _made(
         found.append(Mistake(fault, field="effective_from"))
     if found:
         raise ConfigError(found)
-    places = {code: place for place, code in enumerate(by_srv_code())}
+    places = {code: place for place, code in enumerate(srv_codes())}
     ordered = sorted(codes, key=lambda code: (min(places[each] for each in variants_of(code)), code))
     return replace(
         old, srvs=tuple(ordered), version=version, approved_by=approved_by, effective_from=effective_from,

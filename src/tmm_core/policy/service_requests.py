@@ -1,104 +1,35 @@
-"""The catalogue of Service Requests: the 129 Service Reference Variants (SRVs) a Service User can send.
+"""The codes of Service Requests: the 129 Service Reference Variants (SRVs), and the Service References they are of.
 
-Data: ``service_requests.csv`` beside this file, from the DUIS XML schema V5.4 and DCC's published request
-matrix. A target response time is published for four SRVs only; the others are empty, not zero.
+That is all a decision needs of ``service_requests.csv``; `tmm_core.policy.catalogue` has the rest, for people.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
 
 from tmm_core.errors import ConfigError, Mistake
 
-__all__ = [
-    "ServiceRequest",
-    "by_srv_code",
-    "catalogue",
-    "expand",
-    "fault_of",
-    "matches",
-    "srv_codes",
-    "variants_of",
-]
+__all__ = ["FILE", "expand", "fault_of", "is_srv", "matches", "srv_codes", "variants_of"]
 
-
-@dataclass(frozen=True, slots=True)
-class ServiceRequest:
-    """One SRV of the catalogue.
-
-    Attributes
-    ----------
-    srv_code : str
-        Service Reference Variant, for example ``"4.1.1"``.
-    service_reference : str
-        The Service Reference it belongs to, for example ``"4.1"``.
-    name : str
-    user_roles : tuple of str
-        User Roles that may send it: IS, ES, GS, RSA, ED, GT, OU, MDR.
-    critical : bool
-        Sent twice: to be transformed (Command Variant 4), then signed (5, 6 or 7).
-    non_device : bool
-        Answered by the DCC itself, no Device involved (Command Variant 8).
-    command_variants : tuple of int
-    target_response : str
-        As published, with its unit; empty where it is not established.
-    """
-
-    srv_code: str
-    service_reference: str
-    name: str
-    user_roles: tuple[str, ...]
-    critical: bool
-    non_device: bool
-    command_variants: tuple[int, ...]
-    target_response: str
+FILE = os.path.join(os.path.dirname(__file__), "service_requests.csv")
+"""The catalogue; the first two columns are SRV and Service Reference, and neither is ever quoted."""
 
 
 @cache
-def catalogue() -> tuple[ServiceRequest, ...]:
-    """Return all Service Requests, in the order of the file.
-
-    *Thread-safe.*
-
-    Examples
-    --------
-    >>> len(catalogue())
-    129
-    """
-    import csv
-    import io
-
-    with open(os.path.join(os.path.dirname(__file__), "service_requests.csv"), encoding="utf-8") as file:
-        text = file.read()
-    return tuple(
-        ServiceRequest(
-            srv_code=row["srv"],
-            service_reference=row["service_reference"],
-            name=row["name"],
-            user_roles=tuple(row["user_roles"].split()),
-            critical=row["critical"] == "yes",
-            non_device=row["non_device"] == "yes",
-            command_variants=tuple(int(variant) for variant in row["command_variants"].split()),
-            target_response=row["target_response"],
-        )
-        for row in csv.DictReader(io.StringIO(text, newline=""))
-    )
+def _references() -> Mapping[str, str]:
+    """The Service Reference of each SRV, in the order of the catalogue."""
+    with open(FILE, encoding="utf-8") as file:
+        rows = [line.split(",", 2) for line in file][1:]
+    return MappingProxyType({srv: reference for srv, reference, _ in rows})
 
 
 @cache
 def srv_codes() -> tuple[str, ...]:
     """Return the SRV codes, in the order of the catalogue. *Thread-safe.*"""
-    return tuple(request.srv_code for request in catalogue())
-
-
-@cache
-def by_srv_code() -> Mapping[str, ServiceRequest]:
-    """Return the catalogue by SRV code, read-only. *Thread-safe.*"""
-    return MappingProxyType({request.srv_code: request for request in catalogue()})
+    return tuple(_references())
 
 
 @cache
@@ -106,8 +37,8 @@ def _variants() -> Mapping[str, tuple[str, ...]]:
     """What each code one may write stands for: an SRV for itself, a Service Reference for its variants."""
     found: dict[str, tuple[str, ...]] = {code: (code,) for code in srv_codes()}
     references: dict[str, list[str]] = {}
-    for request in catalogue():
-        references.setdefault(request.service_reference, []).append(request.srv_code)
+    for srv, reference in _references().items():
+        references.setdefault(reference, []).append(srv)
     # A reference without variants is its own SRV ("7.4"), so the second never contradicts the first.
     found.update({reference: tuple(codes) for reference, codes in references.items()})
     return MappingProxyType(found)
@@ -124,6 +55,14 @@ def variants_of(code: str) -> tuple[str, ...]:
     (('7.4',), ('4.8.1', '4.8.2', '4.8.3'), ('4.8.2',), ())
     """
     return _variants().get(code, ())
+
+
+def is_srv(code: str) -> bool:
+    """Tell whether `code` is an SRV of the catalogue, not only a Service Reference.
+
+    *Thread-safe.*
+    """
+    return code in _references()
 
 
 def matches(code: str, srv_code: str) -> bool:

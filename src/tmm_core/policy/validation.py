@@ -8,25 +8,26 @@ from a file puts the place in front.
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 
 from tmm_core.errors import Mistake
-from tmm_core.policy.service_requests import by_srv_code, fault_of, variants_of
+from tmm_core.policy.service_requests import fault_of, is_srv, variants_of
 
 __all__ = [
     "CATEGORIES",
-    "HIDDEN",
     "MODES",
     "SHARINGS",
     "allocation_fault",
     "canonical_id",
     "did_you_mean",
     "element",
+    "escaped",
+    "hidden_in",
     "is_eui64",
     "name_fault",
     "shown",
+    "uncovered",
 ]
 
 CATEGORIES = ("large-supplier", "small-supplier", "electricity-network", "gas-network", "other")
@@ -45,10 +46,31 @@ MAX_CHARGE_S = 100 * 86_400.0
 
 # Characters that change how a line reads without being seen: controls, zero-width and bidirectional marks,
 # line and paragraph separators, halves of surrogate pairs, the byte order mark inside a text.
-HIDDEN = re.compile(
-    "[\\x00-\\x1f\\x7f-\\x9f\\u061c\\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u2069\\ud800-\\udfff\\ufeff]"
-)
-_EUI64 = re.compile(r"[0-9A-Fa-f]{2}(?:-[0-9A-Fa-f]{2}){7}")
+_HIDDEN = (
+    ("\x00", "\x1f"), ("\x7f", "\x9f"), ("\u061c", "\u061c"), ("\u200b", "\u200f"), ("\u2028", "\u202e"),
+    ("\u2060", "\u2069"), ("\ud800", "\udfff"), ("\ufeff", "\ufeff"),
+)  # fmt: skip
+_HEXADECIMAL = frozenset("0123456789ABCDEFabcdef")
+
+
+def hidden_in(text: str) -> str | None:
+    """Return the first character of a text that is hidden; None if none is."""
+    # What is hidden is never printable. No regular expression: it would be compiled at every start of a worker.
+    return None if text.isprintable() else next(filter(_is_hidden, text), None)
+
+
+def uncovered(text: str, shown: Callable[[str], str]) -> str:
+    """Return a text with each hidden character as `shown` shows it."""
+    return text if text.isprintable() else "".join(shown(each) if _is_hidden(each) else each for each in text)
+
+
+def _is_hidden(char: str) -> bool:
+    return any(low <= char <= high for low, high in _HIDDEN)
+
+
+def escaped(char: str) -> str:
+    """Return a character as a number: ``\\u200b``."""
+    return f"\\u{ord(char):04x}"
 
 
 def shown(value: object) -> str:
@@ -80,7 +102,12 @@ def did_you_mean(word: object, known: Iterable[str]) -> str:
 
 def is_eui64(text: str) -> bool:
     """Tell whether a text is an EUI-64 as DUIS writes it: eight hexadecimal octets joined by ``-``."""
-    return len(text) == 23 and _EUI64.fullmatch(text) is not None
+    return (
+        len(text) == 23
+        and text[2::3] == "-------"
+        and _HEXADECIMAL.issuperset(text[::3])
+        and _HEXADECIMAL.issuperset(text[1::3])
+    )
 
 
 def canonical_id(text: str) -> str:
@@ -96,10 +123,9 @@ def name_fault(name: object) -> str | None:
         return "name must not be empty"
     if len(name) > MAX_NAME:
         return f"name {shown(name)} has {len(name)} characters, at most {MAX_NAME} are allowed"
-    # What is hidden is never printable: the search is for those few names.
-    hidden = None if name.isprintable() else HIDDEN.search(name)
-    if hidden:
-        return f"name {name!a} has the invisible character U+{ord(hidden.group()):04X} in it"
+    hidden = hidden_in(name)
+    if hidden is not None:
+        return f"name {name!a} has the invisible character U+{ord(hidden):04X} in it"
     if name != name.strip():
         return f"name {name!r} must not begin or end with white space"
     return None
@@ -165,7 +191,7 @@ def optional_text(field: str, value: object, found: list[Mistake]) -> None:
         return
     if not isinstance(value, str) or not value.strip():
         found.append(Mistake(f"{field} {shown(value)} must be a text that is not empty", field=field))
-    elif HIDDEN.search(value):
+    elif hidden_in(value):
         found.append(Mistake(f"{field} {value!a} has an invisible character in it", field=field))
 
 
@@ -284,7 +310,7 @@ def costs_of(value: object, found: list[Mistake]) -> dict[str, int]:
     good: dict[str, int] = {}
     for code, cost in mapping("costs", value, found).items():
         field = element("costs", code)
-        if not isinstance(code, str) or code not in by_srv_code():
+        if not isinstance(code, str) or not is_srv(code):
             variants = ", ".join(variants_of(str(code)))
             fault = fault_of(code) or f"{code!r} is a Service Reference: name its variants ({variants})"
             found.append(Mistake(f"{field}: {fault}", field=field))

@@ -13,9 +13,10 @@ from tmm_core.mechanism import UNKNOWN, Mechanism
 from tmm_core.operations import terminal
 from tmm_core.operations.commands.check_cli import day
 from tmm_core.operations.terminal import number, plain
+from tmm_core.policy.catalogue import by_srv_code
 from tmm_core.policy.check import burst_at_once
 from tmm_core.policy.config import Config
-from tmm_core.policy.service_requests import by_srv_code, fault_of
+from tmm_core.policy.service_requests import fault_of
 from tmm_core.policy.validation import did_you_mean
 from tmm_core.snapshot import Difference, Snapshot
 

@@ -20,9 +20,10 @@ from tmm_core.operations.planning.priority_traffic import Traffic, traffic_of
 from tmm_core.operations.terminal import Paint, percent, plain
 from tmm_core.policy import priority_changes as versions
 from tmm_core.policy.allocation_files import dated_files
+from tmm_core.policy.catalogue import by_srv_code
 from tmm_core.policy.config import PriorityList
 from tmm_core.policy.config_files import load_priority_list, priority_list_on
-from tmm_core.policy.service_requests import by_srv_code, variants_of
+from tmm_core.policy.service_requests import srv_codes, variants_of
 
 __all__ = ["add_parser", "run"]
 
@@ -171,9 +172,7 @@ def _show(args: argparse.Namespace, traffic: Traffic | None) -> None:
     for line in _heading(priority, paint):
         print(line)
     print()
-    for line in _srv_table(
-        priority, sorted(priority.expanded, key=list(by_srv_code()).index), traffic, paint
-    ):
+    for line in _srv_table(priority, sorted(priority.expanded, key=srv_codes().index), traffic, paint):
         print(line)
     if len(history) > 1:
         print()

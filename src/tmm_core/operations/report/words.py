@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tmm_core.operations.page import shown
 from tmm_core.operations.terminal import percent
-from tmm_core.policy.service_requests import by_srv_code
+from tmm_core.policy.catalogue import by_srv_code
 
 __all__ = [
     "CATEGORY",
