@@ -80,6 +80,7 @@ package: $(INSTALLED) $(call group,test) $(call group,package)  ## Build sdist a
 wheel: $(VENV_READY) $(call group,package)  ## Build sdist and wheel into dist/
 	rm -rf dist
 	$(BIN)/python -m build
+	$(BIN)/python .ci/recompress.py dist/*.whl
 	$(BIN)/python -m twine check --strict dist/*
 
 docs: $(INSTALLED) $(call group,docs)  ## Build the documentation into docs/_build/html
