@@ -2,19 +2,19 @@
 
     make bench-gateway            needs wrk on the PATH (Debian: apt-get install wrk)
 
-Each server runs with one worker, which serves three sides: the application alone, behind a middleware that only passes
-on, and behind ours. They are asked in turn, round by round, in changing order, and each round gives ratios; told are
-their medians and quartiles over all rounds and processes. The servers are started anew several times: where a process
-has its memory changes its speed by more than what is measured here. A server with all its threads has one core, wrk the
-others (on Linux): else they push each other about, and of granian, which has several threads, the rates of one round
-differ by a fifth.
+Each server runs with one worker and wrk asks it without a pause. The application serves three sides by turns, each for
+a few hundred requests: alone, behind a middleware that only passes on, and behind ours (see app.py). A round is all
+three and back again; it gives ratios, of the time its slices took and of the processor time, and told are the medians
+of all rounds. The servers are started anew several times: where a process has its memory changes its speed by as much
+as what is measured here, so the lowest and highest median of a process are told too. A server with all its threads has
+one core, wrk the others (on Linux): else they push each other about.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import itertools
+import json
 import os
 import platform
 import re
@@ -26,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -44,6 +45,7 @@ PAIRS = {
     "DUIS body of 5 kB": ("by_message", 10.0),
 }
 SIDES = ("without", "pass-only", "with")
+SLICES = 2 * len(SIDES)  # of a round
 SERVERS = {
     "uvicorn": "uvicorn --port {port} --interface asgi3 --log-level error --no-access-log --lifespan off app:{app}",
     "granian": "granian --port {port} --interface asginl --no-ws --log-level error app:{app}",
@@ -95,8 +97,8 @@ def cores() -> tuple[set[int], set[int]]:
 
 
 @contextlib.contextmanager
-def served(server: str, app: str) -> Iterator[tuple[int, int]]:
-    """Run a server; give its port and its process group."""
+def served(server: str, app: str) -> Iterator[int]:
+    """Run a server; give its port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -112,52 +114,54 @@ def served(server: str, app: str) -> Iterator[tuple[int, int]]:
                 if connection.recv(1):
                     break
             time.sleep(0.05)
-        yield port, process.pid
+        yield port
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
         process.wait(10)
 
 
-def cpu_s(group: int) -> float:
-    """Return the processor time of a process group so far, of all its threads, seconds."""
-    total = 0
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            if int(stat.read_text().rpartition(")")[2].split()[2]) == group:
-                for task in stat.parent.glob("task/*/schedstat"):
-                    total += int(task.read_text().split()[0])
-    return total / 1e9
-
-
-def ask(port: int, group: int, side: str, lua: Path, seconds: int) -> Measured:
-    """Ask one side; every request must have been answered by 200."""
-    url = f"http://127.0.0.1:{port}/{side}"
+def wrk(port: int, lua: Path, seconds: int) -> None:
+    """Ask for so long; every request must have been answered by 200."""
+    url = f"http://127.0.0.1:{port}/"
     command = ["wrk", "-t1", "-c16", f"-d{seconds}s", "-s", str(lua), url]
-    before = cpu_s(group)
     with on(cores()[1]):
         said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    used = cpu_s(group) - before
     if "Non-2xx" in said or "Socket errors" in said:
         raise SystemExit(f"not every request was answered by 200:\n{said}")
-    rate, requests = re.search(r"Requests/sec:\s+([\d.]+)", said), re.search(r"(\d+) requests in", said)
-    assert rate is not None and requests is not None, said
-    return Measured(float(rate[1]), 1e6 * used / int(requests[1]))
 
 
-def measured(server: str, app: str, lua: Path, args: argparse.Namespace) -> list[Round]:
-    """Return all rounds, of several processes."""
+def told(port: int) -> list[Round]:
+    """Return all whole rounds since this was last asked, but for the first."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/told", timeout=30) as answer:
+        said = json.load(answer)
+    slices, requests = said["slices"], said["requests"]
+    of_ours = requests * sum(side == "with" for side, *_ in slices)
+    if re.search("=[1-9]", said["counts"]) or said["decided"] < of_ours:
+        raise SystemExit(
+            f"not every request was decided on: {said['decided']} of {of_ours}, {said['counts']}"
+        )
     rounds: list[Round] = []
-    orders = itertools.cycle(itertools.permutations(SIDES))
-    for _ in range(args.processes):
-        with served(server, app) as (port, group):
-            for side in SIDES:
-                ask(port, group, side, lua, 1)
-            for _ in range(args.rounds):
-                order = next(orders)
-                asked = {side: ask(port, group, side, lua, args.seconds) for side in order}
-                rounds.append(asked)
+    for first in range(SLICES, len(slices) - SLICES + 1, SLICES):
+        measured = {}
+        for side in SIDES:
+            times = [each[1:] for each in slices[first : first + SLICES] if each[0] == side]
+            (ns, cpu_ns), asked = map(sum, zip(*times, strict=True)), requests * len(times)
+            measured[side] = Measured(1e9 * asked / ns, cpu_ns / asked / 1e3)
+        rounds.append(measured)
     return rounds
+
+
+def measured(server: str, app: str, lua: Path, args: argparse.Namespace) -> list[list[Round]]:
+    """Return the rounds of each process."""
+    processes: list[list[Round]] = []
+    for _ in range(args.processes):
+        with served(server, app) as port:
+            wrk(port, lua, 1)
+            told(port)
+            wrk(port, lua, args.seconds)
+            processes.append(told(port))
+    return processes
 
 
 def lost(rounds: list[Round], side: str, beside: str) -> list[float]:
@@ -170,22 +174,27 @@ def work(rounds: list[Round], side: str, beside: str) -> list[float]:
     return [100 * (1 - each[beside].cpu_us / each[side].cpu_us) for each in rounds]
 
 
-def row(server: str, pair: str, most: float, rounds: list[Round]) -> tuple[str, bool]:
+def row(server: str, pair: str, most: float, processes: list[list[Round]]) -> tuple[str, bool]:
     """Return the line of the table, and whether the target is met."""
+    rounds = [each for process in processes for each in process]
 
     def median(value: Callable[[Measured], float], side: str) -> float:
         return statistics.median(value(each[side]) for each in rounds)
+
+    def told(ratios: Callable[[list[Round], str, str], list[float]], side: str, beside: str) -> str:
+        low, middle, high = statistics.quantiles(ratios(rounds, side, beside), n=4)
+        each = [statistics.median(ratios(process, side, beside)) for process in processes]
+        return f"{middle:.1f} ({low:.1f} to {high:.1f}; {min(each):.1f} to {max(each):.1f})"
 
     met = statistics.median(lost(rounds, "with", "without")) <= most
     cells = [
         server,
         pair,
         f"{median(lambda each: each.rate, 'without'):,.0f}",
-        _told(lost(rounds, "pass-only", "without")),
-        _told(lost(rounds, "with", "without")),
-        _told(lost(rounds, "with", "pass-only")),
+        told(lost, "pass-only", "without"),
+        told(lost, "with", "without"),
         *(f"{median(lambda each: each.cpu_us, side):.1f}" for side in SIDES),
-        _told(work(rounds, "with", "without")),
+        told(work, "with", "without"),
         f"{most:.0f}",
         "yes" if met else "no",
     ]
@@ -196,10 +205,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--processes", type=int, default=3, help="how often each server is started")
-    parser.add_argument("--rounds", type=int, default=6, help="of each process")
-    parser.add_argument("--seconds", type=int, default=1, help="of each side and round")
+    parser.add_argument("--processes", type=int, default=8, help="how often each server is started")
+    parser.add_argument("--seconds", type=int, default=10, help="for which wrk asks each process")
     parser.add_argument("--server", choices=SERVERS, action="append")
+    parser.add_argument("--pair", choices=PAIRS, action="append")
     args = parser.parse_args()
     if shutil.which("wrk") is None:
         print("bench-gateway: wrk is not on the PATH (Debian: apt-get install wrk)", file=sys.stderr)
@@ -211,27 +220,23 @@ def main() -> int:
     loads = ", ".join(f"{load:.1f}" for load in os.getloadavg())
     print(f"{', '.join(f'{server} {version(server)}' for server in servers)}; load before the run {loads}")
     print(
-        f"{args.processes} processes of {args.rounds} rounds of {args.seconds} s a side, wrk -t1 -c16, one worker; "
-        "medians (quartiles)\n"
+        f"{args.processes} processes of {args.seconds} s, wrk -t1 -c16, one worker; medians of rounds of some 0.1 s "
+        "(quartiles; lowest and highest median of a process)\n"
     )
     print(
-        "| server | identified by | without, 1/s | lost pass-only, % | lost with, % | with beside pass-only, % "
+        "| server | identified by | without, 1/s | lost pass-only, % | lost with, % "
         "| CPU without, us | CPU pass-only, us | CPU with, us | lost with by CPU, % | target, % | met |"
     )
-    print("|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|")
+    print("|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---|")
     all_met = True
     with tempfile.TemporaryDirectory() as folder:
         for server in servers:
-            for pair, (app, most) in PAIRS.items():
+            for pair in args.pair or PAIRS:
+                app, most = PAIRS[pair]
                 line, met = row(server, pair, most, measured(server, app, script(pair, Path(folder)), args))
                 all_met = all_met and met
                 print(line, flush=True)
     return 0 if all_met else 1
-
-
-def _told(values: list[float]) -> str:
-    low, middle, high = statistics.quantiles(values, n=4)
-    return f"{middle:.1f} ({low:.1f} to {high:.1f})"
 
 
 def _processor() -> str:
