@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import inspect
 from collections.abc import Awaitable
 from io import BytesIO
@@ -268,25 +267,6 @@ def test_a_gate_that_the_desk_has_let_go_is_replaced() -> None:
     mechanism.apply(mechanism.config)
     assert ask(middleware, HEADERS, b"") == 200  # the old gate cannot decide, the desk makes another
     assert answered_at_once(middleware, HEADERS) is True
-
-
-def test_no_more_than_4096_spellings_are_kept() -> None:
-    name = "AB-CD-EF-AB-CD-EF-AB-CD"
-    mechanism, middleware = door(by_header=True, usual=True)
-    mechanism.apply(Config(500, 400, allocations={QUIET: 300.0}, user_ids={name: QUIET}))
-    letters = [at for at, letter in enumerate(name) if letter != "-"]
-    most = 0
-    for number in range(5_000):
-        lower = {at for place, at in enumerate(letters) if number >> place & 1}
-        spelling = "".join(letter.lower() if at in lower else letter for at, letter in enumerate(name))
-        headers = [(b"tmm-user", spelling.encode()), (b"tmm-srv", b"4.1.1")]
-        middleware._desk.decide(spelling, "4.1.1")
-        assert answered_at_once(middleware, headers) is not None
-        if number >= 4_000:
-            kept = [each for each in gc.get_referents(middleware._usual) if type(each) is dict]
-            (own,) = [each for each in kept if spelling.encode() in each]
-            most = max(most, len(own))
-    assert most == 4_096
 
 
 @pytest.mark.parametrize("key", ["type", "method", "headers"])

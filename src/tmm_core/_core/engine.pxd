@@ -3,7 +3,7 @@
 cimport cython
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint32_t
-from .header cimport Plain
+from .header cimport Piece, Plain
 from .layout cimport Door, Settings, SlabHead
 from .workspace cimport Scratch, Workspace
 
@@ -20,9 +20,11 @@ cdef struct Guard:                      # of a shared block: in a page that a fo
 cdef class Engine:
     cdef Door door
     cdef SlabHead* slab                 # this process's own: counted under the GIL
-    cdef Scratch scratch
     cdef Guard* guard
+    cdef uint32_t srvs
+    cdef bint shared                    # others count in `slab` too: the common one, or free threads
     cdef Guard own_guard                # where no other process shares the block
+    cdef Scratch scratch
     cdef int64_t owned[OWN_MAX]         # slabs of this process; the first is for calls under the GIL
     cdef int64_t taken[OWN_MAX]         # 1 while a thread counts there without the GIL, and where there is no slab
     cdef int64_t owning                 # how many
@@ -31,8 +33,6 @@ cdef class Engine:
     cdef object memory
     cdef readonly object outcomes
     cdef object host                    # where more slabs come from: see engine.pyi
-    cdef uint32_t srvs
-    cdef bint shared                    # others count in `slab` too: the common one, or free threads
     cdef bint closed
     cdef readonly bint watching                  # looks on only: it counts nowhere
     cdef bint full                      # there are no more slabs for us
@@ -88,22 +88,24 @@ cdef class Kinds:
 
 @cython.final
 cdef class Reception:
-    cdef dict gates
-    cdef dict numbers
-    cdef Kinds kinds
-    cdef frozenset methods
-    cdef str method                     # one of them
+    cdef Engine engine                  # of all its gates, once it has seen one
+    cdef void* users                    # what the texts of Users and SRVs mean, as far as it has seen them
+    cdef void* srvs
+    cdef Piece method                   # one of them
     cdef object user_field              # bytes for ASGI, str for WSGI
     cdef object srv_field
-    cdef dict gates_of                  # by the bytes of a header, what `gates` and `numbers` say of its text
-    cdef dict numbers_of
+    cdef Kinds kinds
+    cdef frozenset methods
+    cdef dict gates
+    cdef dict numbers
+    cdef void* memory
 
     cdef object asked(self, scope)
+    cdef bint is_method(self, PyObject* method) except -1
     cpdef object ask_body(self, part)
     cdef object by_fields(self, PyObject* headers)
-    cdef object by_names(self, bytes user, bytes srv)
-    cdef object learn(self, bytes user, bytes srv)
-    cdef object decided(self, str user, str srv)
+    cdef object by_names(self, Piece user, Piece srv)
+    cdef int64_t learn(self, Piece user, Piece srv, int64_t* number) except -1
 
 
 cdef class Entrance:

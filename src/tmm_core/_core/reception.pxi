@@ -3,9 +3,11 @@
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_CheckExact
-from cpython.unicode cimport PyUnicode_CheckExact, PyUnicode_DecodeLatin1
+from cpython.unicode cimport PyUnicode_DecodeLatin1
+from libc.stdint cimport uint64_t
 from libc.string cimport memcmp
 from .header cimport EUI, Piece, Plain, start_of, take_alike, take_header, upper
+from .names cimport Name, Text, keep, meaning_of, pack
 
 
 # Borrowed references, without counting, to what a request holds: its caller waits for us. Never to what threads share.
@@ -21,9 +23,14 @@ cdef extern from "Python.h":
     PyObject* tuple_item "PyTuple_GET_ITEM"(PyObject* tuple, Py_ssize_t at) noexcept
     Py_ssize_t bytes_size "PyBytes_GET_SIZE"(PyObject* text) noexcept
     const char* bytes_start "PyBytes_AS_STRING"(PyObject* text) noexcept
+    bint is_str "PyUnicode_CheckExact"(PyObject* text) noexcept
+    int kind_of "PyUnicode_KIND"(PyObject* text) noexcept
+    Py_ssize_t length_of "PyUnicode_GET_LENGTH"(PyObject* text) noexcept
+    const char* latin_start "PyUnicode_1BYTE_DATA"(PyObject* text) noexcept
 
 cdef enum:
-    KEPT_MOST = 4096                    # texts of headers that are kept
+    USER_BITS = 12                      # 4,096 spellings of Users that are kept, half a cache line each
+    SRV_BITS = 9
     KINDS_MOST = 64
     RECENT = 4                          # kinds that are looked at first
 
@@ -48,12 +55,6 @@ cdef str eui_of(Piece piece):
     cdef char digits[EUI]
     put_upper(digits, piece)
     return PyUnicode_DecodeLatin1(digits, EUI, NULL)
-
-
-cdef bytes upper_of(Piece eui):
-    text = PyBytes_FromStringAndSize(NULL, EUI)
-    put_upper(PyBytes_AS_STRING(text), eui)
-    return text
 
 
 @cython.final
@@ -157,33 +158,41 @@ cdef inline PyObject* item(dict mapping, str key) noexcept:
     return found
 
 
-cdef inline bint is_named(PyObject* text, PyObject* name) noexcept:
+cdef inline bint is_named(PyObject* text, object name) noexcept:
     """Whether two bytes objects are alike."""
-    return (bytes_size(text) == bytes_size(name)
-            and memcmp(bytes_start(text), bytes_start(name), bytes_size(name)) == 0)
+    return (bytes_size(text) == PyBytes_GET_SIZE(name)
+            and memcmp(bytes_start(text), PyBytes_AS_STRING(name), bytes_size(text)) == 0)
 
 
-cdef inline int decided_at_once(Gate gate, uint32_t number) noexcept:
-    """As `Gate.decided`, but it raises nothing: -1, with nothing written, where the gate would have to look further."""
-    cdef Engine engine = gate.engine
+cdef inline bint is_latin(PyObject* text) noexcept:
+    """Whether this is a str of one byte a character, those of Latin-1."""
+    return text != NULL and is_str(text) and kind_of(text) == 1
+
+
+cdef inline Piece latin_piece(PyObject* text) noexcept:
+    cdef Piece piece
+    piece.at, piece.size = latin_start(text), length_of(text)
+    return piece
+
+
+cdef inline bint is_spelt(PyObject* text, Piece name) noexcept:
+    return length_of(text) == name.size and memcmp(latin_start(text), name.at, name.size) == 0
+
+
+cdef inline int64_t whom_of(int64_t generation, uint32_t user) noexcept:
+    """A User's slot, and since which generation it is that one's; never 0."""
+    return <int64_t>((<uint64_t>generation + 1) << 32 | user)
+
+
+cdef inline int decided_at_once(Engine engine, int64_t whom, uint32_t number) noexcept:
+    """Decide as `Gate.admit` does; -1, with nothing written, where that would have to look further."""
     cdef int64_t now = clock_early()
-    if (read(&engine.door.control.generation) != gate.generation or gate.user >= engine.guard.users
+    cdef uint32_t user = <uint32_t>whom
+    if (whom_of(read(&engine.door.control.generation), user) != whom or user >= engine.guard.users
             or number >= engine.srvs):
         return -1
     engine.tick_if_due(engine.slab, now)
-    return engine.heeded(decide(&engine.door, engine.slab, gate.user, number, now, True, engine.shared))
-
-
-cdef object outcome_of(Gate gate, uint32_t number):
-    cdef int outcome = decided_at_once(gate, number)
-    if outcome < 0:
-        return None
-    if outcome != THROTTLED:
-        return True
-    try:
-        return gate.retry_after(), gate.user_id
-    except Exception:
-        return None  # closed meanwhile: whoever is asked next comes to the same, and says so
+    return engine.heeded(decide(&engine.door, engine.slab, user, number, now, True, engine.shared))
 
 
 cdef class Reception:
@@ -207,12 +216,23 @@ cdef class Reception:
         self.gates = gates
         self.numbers = numbers
         self.methods = methods
-        self.method = next(iter(methods), None)  # compared first: a new string has no hash yet
         self.kinds = kinds
-        self.gates_of = {}
-        self.numbers_of = {}
+        self.method.size = -1
+        for method in methods:
+            if is_latin(<PyObject*>method):
+                self.method = latin_piece(<PyObject*>method)  # compared first: a new string has no hash yet
+                break
         if fields:
             self.user_field, self.srv_field = fields
+        self.memory = calloc((1 << USER_BITS) + (1 << SRV_BITS) + 1, sizeof(Name))
+        if self.memory == NULL:
+            raise MemoryError()
+        # Each in one half of a line, and none across two.
+        self.users = <void*>((<size_t>self.memory + sizeof(Name) - 1) // sizeof(Name) * sizeof(Name))
+        self.srvs = <Name*>self.users + (1 << USER_BITS)
+
+    def __dealloc__(self):
+        free(self.memory)
 
     def ask(self, scope):
         """Decide by the head of an ASGI request.
@@ -232,23 +252,25 @@ cdef class Reception:
         found = item(<dict>scope, "type")
         if found == NULL or <object>found != "http":
             return None
-        found = item(<dict>scope, "method")
-        if found == NULL or (<object>found != self.method and <object>found not in self.methods):
+        if not self.is_method(item(<dict>scope, "method")):
             return None
         if self.user_field is None:
             return False
         return self.by_fields(item(<dict>scope, "headers"))
 
+    cdef bint is_method(self, PyObject* method) except -1:
+        return is_latin(method) and (is_spelt(method, self.method) or <object>method in self.methods)
+
     def ask_environ(self, environ):
         """Decide by the environ of a WSGI request; as `ask`, and for what the message says see `ask_body`."""
-        if not PyDict_CheckExact(environ) or (<dict>environ).get("REQUEST_METHOD") not in self.methods:
+        cdef PyObject* user
+        cdef PyObject* srv
+        if not PyDict_CheckExact(environ) or not self.is_method(item(<dict>environ, "REQUEST_METHOD")):
             return None
         if self.user_field is None:
             return False
-        user, srv = (<dict>environ).get(self.user_field), (<dict>environ).get(self.srv_field)
-        if not PyUnicode_CheckExact(user) or not PyUnicode_CheckExact(srv):
-            return None
-        return self.decided(<str>user, <str>srv)
+        user, srv = item(<dict>environ, self.user_field), item(<dict>environ, self.srv_field)
+        return self.by_names(latin_piece(user), latin_piece(srv)) if is_latin(user) and is_latin(srv) else None
 
     def ask_message(self, message):
         """Decide by the first ASGI message of a request's body; as `ask`, never False."""
@@ -257,9 +279,12 @@ cdef class Reception:
     cpdef object ask_body(self, part):
         """Decide by the first part of a request's body; as `ask`, never False."""
         cdef Plain plain
+        cdef char digits[EUI]
         if not self.kinds.found(part, &plain):
             return None
-        return self.by_names(upper_of(plain.user), PyBytes_FromStringAndSize(plain.srv.at, plain.srv.size))
+        put_upper(digits, plain.user)
+        plain.user.at = digits
+        return self.by_names(plain.user, plain.srv)
 
     cdef object by_fields(self, PyObject* headers):
         """Look for one User and one SRV, each there once."""
@@ -278,39 +303,61 @@ cdef class Reception:
             name, text = tuple_item(pair, 0), tuple_item(pair, 1)
             if not is_bytes(name) or not is_bytes(text):
                 return None
-            if is_named(name, <PyObject*>self.user_field):
+            if is_named(name, self.user_field):
                 if user != NULL:
                     return None
                 user = text
-            elif is_named(name, <PyObject*>self.srv_field):
+            elif is_named(name, self.srv_field):
                 if srv != NULL:
                     return None
                 srv = text
         if user == NULL or srv == NULL:
             return None
-        return self.by_names(<bytes>user, <bytes>srv)
+        return self.by_names(piece_of(<object>user), piece_of(<object>srv))
 
-    cdef object by_names(self, bytes user, bytes srv):
-        gate, number = self.gates_of.get(user), self.numbers_of.get(srv)
-        verdict = None if gate is None or number is None else outcome_of(<Gate>gate, number)
-        return self.learn(user, srv) if verdict is None else verdict
-
-    cdef object learn(self, bytes user, bytes srv):
-        """Decide by the texts of two headers, and keep what they mean if somebody knows them."""
-        user_text, srv_text = text_of(piece_of(user)), text_of(piece_of(srv))
-        gate, number = self.gates.get(user_text), self.numbers.get(srv_text)
-        if type(gate) is Gate and number is not None:
-            for kept in (self.gates_of, self.numbers_of):
-                if len(<dict>kept) >= KEPT_MOST:
-                    (<dict>kept).clear()
-            self.gates_of[user], self.numbers_of[srv] = gate, number
-        return self.decided(user_text, srv_text)
-
-    cdef object decided(self, str user, str srv):
-        found, number = self.gates.get(user), self.numbers.get(srv)
-        if type(found) is not Gate or number is None:
+    cdef object by_names(self, Piece user, Piece srv):
+        """Decide by the texts of User and SRV."""
+        cdef Text text
+        cdef int64_t whom = 0, number = 0
+        cdef int outcome = -1
+        if pack(srv, &text):
+            number = meaning_of(<Name*>self.srvs, SRV_BITS, &text)
+        if number != 0 and pack(user, &text):
+            whom = meaning_of(<Name*>self.users, USER_BITS, &text)
+        if whom != 0:
+            outcome = decided_at_once(self.engine, whom, <uint32_t>number)
+        if outcome < 0:
+            whom = self.learn(user, srv, &number)
+            if whom != 0:
+                outcome = decided_at_once(self.engine, whom, <uint32_t>number)
+        if outcome > THROTTLED:
+            return True
+        if outcome < 0:
             return None
-        return outcome_of(<Gate>found, number)
+        try:
+            return self.engine.retry_after(<uint32_t>whom), text_of(user)
+        except Exception:
+            return None  # closed meanwhile: whoever is asked next comes to the same, and says so
+
+    cdef int64_t learn(self, Piece user, Piece srv, int64_t* number) except -1:
+        """Ask the dictionaries, and keep what they say; returns whom a User's text means, 0: nobody known."""
+        cdef Gate gate
+        cdef Text text
+        cdef int64_t whom
+        found, known = self.gates.get(text_of(user)), self.numbers.get(text_of(srv))
+        if type(found) is not Gate or known is None:
+            return 0
+        gate, number[0] = <Gate>found, known
+        if self.engine is None:
+            self.engine = gate.engine
+        if self.engine is not gate.engine:
+            return 0
+        whom = whom_of(gate.generation, gate.user)
+        if pack(user, &text):
+            keep(<Name*>self.users, USER_BITS, &text, whom)
+        if pack(srv, &text):
+            keep(<Name*>self.srvs, SRV_BITS, &text, number[0])
+        return whom
 
 
 cdef class Entrance:
