@@ -22,10 +22,20 @@ THREADS = "core/test_threads.py::test_"
 ORACLE = "core/test_oracle.py::test_engine_and_oracle_decide_alike"
 
 DECIDE, BATCH, GCRA = "_core/decide.pxd", "_core/batch.pxd", "_core/gcra.pxd"
+BUCKET, ATOMIC = "_core/bucket.pxd", "_core/atomic.pxd"
 TICK, RETRY, TERMS, ENGINE = "_core/tick.pxd", "_core/retry.pxd", "_core/terms.pxd", "_core/engine.pyx"
 BRAKED = "if terms.sharing == HARD or backlog_at(door, slab, terms, now) > terms.brake:"
 TAKEN = "        if swap_if(word, &tat, plus(now, base + cost * interval)):\n"
-CHARGED = "    charge_load(door, slab, plan, cost, stamp_of(now), now, shared)\n"
+TAKEN_AT_ONCE = "        if likely(swap_if(word, &tat, plus(now, base + cost * interval))):\n"
+WRITTEN = "        write(word, plus(now, base + cost * interval))\n        if True:\n"
+ASKED = "longest_cost * interval)\n        if base > tolerance:\n"
+ASKED_AT_ONCE = "<int64_t>0)\n        if base > tolerance:\n"
+OWN_AT_ONCE = "    if interval == 0 or not take_at_once("
+LISTED = "        return told(plan, plan.listed,"
+CHARGED = "        read_terms(plan.door, user, srv, &terms)\n        charge_load(plan, &terms, cost, now)\n"
+HELD = "    cdef int64_t cost = plan.services[srv] >> 1, due = read(&plan.slab.pending) + cost\n"
+RULE = "    cdef Rule* rule = plan.rules + 2 * <int64_t>user\n"
+RECHECKED = "    if unlikely(recheck(&plan.control.generation) != generation):\n"
 OWN_FIRST = "    elif terms.rule.interval and take("
 PUBLISHED = "    publish(&control.generation, generation)\n"
 
@@ -38,12 +48,7 @@ DEFECTS: dict[str, tuple[list[Change], str]] = {
     ),
     "spare capacity is asked before the own bucket": (
         [
-            (
-                DECIDE,
-                "    if not service & 1:\n        outcome = WITHIN_ALLOCATION\n",
-                ("    if not service & 1 and active(door.control):\n        return -1\n"
-                "    if not service & 1:\n        outcome = WITHIN_ALLOCATION\n"),
-            ),
+            (DECIDE, OWN_AT_ONCE, "    if active(plan.control):\n        return -1\n" + OWN_AT_ONCE),
             (
                 DECIDE,
                 OWN_FIRST,
@@ -56,16 +61,18 @@ DEFECTS: dict[str, tuple[list[Change], str]] = {
     "a refusal writes": (
         [
             (
-                DECIDE,
-                "        if base > tolerance:\n            return False\n",
-                ("        if base > tolerance:\n            write(word, plus(now, base + interval))\n"
-                "            return False\n"),
+                BUCKET,
+                ASKED,
+                ASKED + "            write(word, plus(now, base + interval))\n",
             )
         ],
         LESSON + "7_a_refusal_writes_nothing_to_the_bucket",
     ),
     "one unit more than the tolerance": (
-        [(DECIDE, "        if base > tolerance:\n", "        if base > tolerance + interval:\n")],
+        [
+            (BUCKET, ASKED, ASKED.replace("tolerance:", "tolerance + interval:")),
+            (BUCKET, ASKED_AT_ONCE, ASKED_AT_ONCE.replace("tolerance:", "tolerance + interval:")),
+        ],
         LESSON + "8_tolerance_is_not_burst_plus_one_more",
     ),
     "the interval is rounded against the User": (
@@ -76,15 +83,15 @@ DEFECTS: dict[str, tuple[list[Change], str]] = {
         [
             (
                 DECIDE,
-                CHARGED,
-                "    if outcome == PRIORITY and interval:\n        take(&door.words[user].tat, interval, tolerance,"
-                " cost, plan.longest_cost, stamp_of(now), slab)\n" + CHARGED,
+                LISTED,
+                "        if interval:\n            take_at_once(&plan.words[user].tat, interval, tolerance, cost,"
+                " stamp_of(now))\n" + LISTED,
             )
         ],
         "core/test_gcra.py::test_a_request_on_the_priority_list_is_not_charged_to_the_allocation",
     ),
     "observe mode refuses": (
-        [(ENGINE, "        if outcome == THROTTLED and self.settings_now().observe:\n", "        if False:\n")],
+        [(DECIDE, "SPARE_CAPACITY if outcome == THROTTLED and plan.observe else outcome", "outcome")],
         LESSON + "15_a_dry_run_counts_what_it_would_refuse_and_refuses_nothing",
     ),
     "impossible words are believed": (
@@ -105,11 +112,19 @@ DEFECTS: dict[str, tuple[list[Change], str]] = {
     ),
     # -- the load, activation and spare capacity
     "priority is not charged to the backlog": (
-        [(DECIDE, CHARGED, "    if outcome != PRIORITY:\n    " + CHARGED)],
+        [
+            (
+                DECIDE,
+                "    cdef int64_t due = read(&plan.slab.pending) + cost\n",
+                "    cdef int64_t due = read(&plan.slab.pending) + (cost if outcome != PRIORITY else 0)\n",
+            ),
+            (DECIDE, HELD, HELD.replace("+ cost", "+ (cost if outcome != PRIORITY else 0)")),
+            (DECIDE, CHARGED, CHARGED.replace("        charge", "        if outcome != PRIORITY:\n            charge")),
+        ],
         P + "p2_a_flood_on_the_priority_list_is_load_like_any_other",
     ),
     "a worker that saw room for one block takes two": (
-        [(TICK, "            write(&own.far, 0)\n", "")],
+        [(TICK, "            look_again(plan)\n", "")],
         "core/test_oracle.py::test_it_is_active_at_the_very_unit_wherever_a_tick_or_a_change_comes",
     ),
     "activation waits for the ticker": (
@@ -165,7 +180,7 @@ DEFECTS: dict[str, tuple[list[Change], str]] = {
     ),
     # -- threads
     "a bucket is read, then written": (
-        [(DECIDE, TAKEN, "        write(word, plus(now, base + cost * interval))\n        if True:\n")],
+        [(BUCKET, TAKEN, WRITTEN), (BUCKET, TAKEN_AT_ONCE, WRITTEN)],
         THREADS + "lanes_admit_exactly_what_one_thread_would",
     ),
     "a batch swaps without comparing": (
@@ -179,11 +194,14 @@ DEFECTS: dict[str, tuple[list[Change], str]] = {
         THREADS + "batches_of_many_users_charge_every_bucket_for_what_they_admit",
     ),
     "a common counter is read, then written": (
-        [(DECIDE, "    if shared:\n        add(cell, amount)\n", "    if False:\n        add(cell, amount)\n")],
+        [(ATOMIC, "    if shared:\n        add(cell, amount)\n", "    if False:\n        add(cell, amount)\n")],
         THREADS + "lanes_that_count_in_one_slab_lose_no_count",
     ),
     "terms are read without asking whether they have changed": (
-        [(DECIDE, "    if unlikely(recheck(&door.control.generation) != plan.generation):\n", "    if False:\n")],
+        [
+            (DECIDE, RULE, "    cdef int64_t seen = read(&plan.control.generation)\n" + RULE),
+            (DECIDE, RECHECKED, "    if unlikely(seen != generation):\n"),
+        ],
         THREADS + "a_lane_charges_by_one_version_of_the_terms",
     ),
     "new terms are in force before they are written": (
@@ -197,9 +215,9 @@ DEFECTS: dict[str, tuple[list[Change], str]] = {
         [
             (
                 ENGINE,
-                "        return tick(&self.door, NULL if self.shared else self.slab, &self.scratch, at)\n",
+                "        return self.ticked(at)\n",
                 ("        cdef bint ran\n        with nogil:\n"
-                "            ran = tick(&self.door, NULL if self.shared else self.slab, &self.scratch, at)\n"
+                "            ran = tick(&self.plan, at)\n"
                 "        return ran\n"),
             )
         ],

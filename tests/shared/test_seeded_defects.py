@@ -21,27 +21,30 @@ FOLD = """
         for index in range(self.door.srv_slots * OUTCOMES * 3):
             write(count_of(&self.door, slab_at(&self.door, slab), index % 3, (index // 3) % OUTCOMES, index // 12), 0)
 """
+TAKEN = "    if interval == 0 or not take_at_once("
 COUNTED_FIRST = """\
-        outcome = WITHIN_ALLOCATION
-        tell(door, slab, user, srv, outcome, cost, shared)
-        if interval == 0"""
+    count(plan.inside + user * plan.srv_slots + srv, 1, False)
+    count(plan.units + <int64_t>user * OUTCOMES + WITHIN_ALLOCATION, cost, False)
+"""
 LOCKED = """\
-    cdef int outcome = PRIORITY
-    while not swap_if(&door.control.padding_2[0], &unlocked, 1):
+    while not swap_if(&plan.control.padding_2[0], &unlocked, 1):
         unlocked = 0
-    if unlikely(recheck"""
+"""
+UNLOCKED = "    write(&plan.control.padding_2[0], 0)\n"
 OWNED = "    if self.host is not None and slab:\n"
-TOLD = "    tell(door, slab, user, srv, outcome, cost, shared)\n    return outcome\n\n\ncdef inline void tell"
+COUNTED = """\
+    count(counts + user * plan.srv_slots + srv, 1, False)
+    count(plan.units + <int64_t>user * OUTCOMES + outcome, cost, False)
+"""
+TOLD = "    tell(plan, user, srv, outcome, cost)\n    if plan.candidate"
 
 #: Defect: file of the core, replacements, the tests that must fail, and what they must say.
 DEFECTS: dict[str, tuple[str, list[tuple[str, str]], str, str]] = {
     "counter-before-bucket": (
         "decide.pxd",
         [
-            (
-                "        outcome = WITHIN_ALLOCATION\n        if interval == 0",
-                COUNTED_FIRST,
-            ),
+            (TAKEN, COUNTED_FIRST + TAKEN),
+            (COUNTED, "    if outcome == PRIORITY:\n" + COUNTED.replace("    count", "        count")),
             (TOLD, TOLD.replace("    tell(", "    if outcome == PRIORITY:\n        tell(", 1)),
         ],
         "test_step.py::test_a_worker_ends_after_any_instruction_of_a_decision[admit-killed-some]",
@@ -58,15 +61,10 @@ DEFECTS: dict[str, tuple[str, list[tuple[str, str]], str, str]] = {
     "a-lock-in-the-block": (
         "decide.pxd",
         [
-            (
-                "    cdef int64_t half = plan.generation & 1\n    cdef Rule* rule",
-                "    cdef int64_t half = plan.generation & 1, unlocked = 0\n    cdef Rule* rule",
-            ),
-            (
-                "    cdef int outcome = PRIORITY\n    if unlikely(recheck",
-                LOCKED,
-            ),
-            (TOLD, "    write(&door.control.padding_2[0], 0)\n" + TOLD),
+            (", cost = service >> 1\n    if unlikely", ", cost = service >> 1, unlocked = 0\n    if unlikely"),
+            (TAKEN, LOCKED + TAKEN),
+            (COUNTED, COUNTED + UNLOCKED),
+            (TOLD, UNLOCKED + TOLD),
         ],
         "test_step.py::test_a_worker_ends_after_any_instruction_of_a_decision[admit-frozen-some]",
         "HANGS",

@@ -27,3 +27,14 @@ cdef extern from "atomics.h" nogil:
     # Read again after plain reads that must not move behind it; partner of begin_writing.
     int64_t recheck "tmm_recheck"(int64_t* word) noexcept
     void begin_writing "tmm_begin_writing"() noexcept
+    # What is usual.
+    bint likely "TMM_LIKELY"(bint condition) noexcept
+    bint unlikely "TMM_UNLIKELY"(bint condition) noexcept
+
+
+cdef inline void count(int64_t* cell, int64_t amount, bint shared) noexcept nogil:
+    """Add to a counter: a plain store where this thread is the only writer."""
+    if shared:
+        add(cell, amount)
+    else:
+        write(cell, cell[0] + amount)

@@ -7,20 +7,21 @@ are over their allocations.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from .atomic cimport add, read, recheck, swap_if
+from .atomic cimport add, count, read, recheck, swap_if, unlikely
+from .bucket cimport take
+from .candidate cimport Candidate, compare, read_candidate, tell_difference
 from .clock cimport clock_exact
-from .decide cimport (
-    Candidate, Terms, active, backlog_at, charge_load, compare, count, decide_at_once, decide_fully,
-    read_candidate, read_plan, read_terms, take, tell_difference, unlikely,
-)
+from .decide cimport Terms, backlog_at, charge_load, decide_at_once, read_terms
 from .gcra cimport ahead, base_of, plus, room_in, stamp_of
 from .layout cimport (
     FIRST_COME, HARD, PRIORITY, SPARE_CAPACITY, THROTTLED, WITHIN_ALLOCATION,
     Door, Rule, SlabHead, count_of, units_of,
 )
 from .histogram cimport cell_of, clear, count_cells, everybody_inside, fill, gather, is_dense
+from .load cimport active
 from .sharing cimport spare_interval
-from .workspace cimport ALL, EACH, GROUP_MAX, PLENTY, REST, Batch, Tally, Workspace, clamped, forget
+from .tick cimport tick
+from .workspace cimport ALL, EACH, GROUP_MAX, PLENTY, REST, Batch, Plan, Tally, Workspace, clamped, forget
 
 cdef enum:
     PROBE = 512                     # requests looked at to guess how often a User repeats
@@ -397,9 +398,10 @@ cdef inline int hand_to(Door* door, SlabHead* slab, Workspace* work, Batch* batc
     return outcome
 
 
-cdef inline void decide_group(Door* door, SlabHead* slab, Workspace* work, Batch* batch, int64_t start,
-                              int64_t n) noexcept nogil:
+cdef inline void decide_group(Plan* plan, Workspace* work, Batch* batch, int64_t start, int64_t n) noexcept nogil:
     """Decide `n` requests that cannot change the state of the Mechanism (see `groupable`)."""
+    cdef Door* door = plan.door
+    cdef SlabHead* slab = plan.slab
     cdef Terms terms
     cdef bint dense = is_dense(batch, n)
     cdef int64_t found = tally_terms(door, slab, work, batch, &terms, start, n, dense)
@@ -410,44 +412,41 @@ cdef inline void decide_group(Door* door, SlabHead* slab, Workspace* work, Batch
     if dense:
         count_cells(door, work, batch)
     if admitted:
-        charge_load(door, slab, &terms, admitted, stamp_of(batch.now), batch.now, batch.shared)
+        charge_load(plan, &terms, admitted, batch.now)
     forget(work, found)
 
 
-cdef inline void decide_each(Door* door, SlabHead* slab, Batch* batch, int64_t start, int64_t n) noexcept nogil:
+cdef inline void decide_each(Plan* plan, Batch* batch, int64_t start, int64_t n) noexcept nogil:
     """Decide `n` requests one by one."""
-    cdef Terms plan
     cdef int64_t i
     cdef uint32_t user, srv
     cdef int outcome
-    read_plan(door.control, &plan)
+    tick(plan, batch.now)
     for i in range(start, start + n):
-        batch.again = 0
-        user = clamped(batch.users[i], door.user_slots)
-        srv = clamped(batch.srvs[i], door.srv_slots)
-        outcome = decide_at_once(door, slab, &plan, user, srv, batch.now, batch.shared)
+        user = clamped(batch.users[i], batch.user_limit)
+        srv = clamped(batch.srvs[i], batch.srv_limit)
+        outcome = decide_at_once(plan, plan.generation, user, srv, batch.now, True, batch.clock_is_ours)
         if unlikely(outcome < 0):
-            batch.again = clock_exact() if batch.clock_is_ours else batch.now
-            outcome = decide_fully(door, slab, user, srv, batch.again, batch.shared)
-            read_plan(door.control, &plan)
-        if unlikely(plan.candidate != 0):
-            compare_in_time(door, slab, batch, user, srv, outcome)
-        batch.out[i] = SPARE_CAPACITY if batch.observe and outcome == THROTTLED else outcome
+            outcome = plan.long_way(plan, user, srv, -1, batch.now, batch.clock_is_ours)
+        batch.out[i] = outcome
 
 
-cdef inline void decide_batch(Door* door, SlabHead* slab, Workspace* work, Batch* batch) noexcept nogil:
+cdef inline void decide_batch(Plan* plan, Workspace* work, Batch* batch) noexcept nogil:
     """Decide a whole batch, in groups where that pays and gives the same."""
+    cdef Door* door = plan.door
     cdef Terms terms
     cdef int64_t start = 0, n
-    cdef bint grouping = batch.n >= GROUP_MIN and (is_dense(batch, batch.n) or repeats(door, work, batch, 0))
+    cdef bint grouping = batch.n >= GROUP_MIN and (
+        is_dense(batch, batch.n) or (batch.n > PROBE and repeats(door, work, batch, 0)))
+    tick(plan, batch.now)
     while start < batch.n:
         n = 0
         if grouping:
             read_terms(door, 0, 0, &terms)
-            n = groupable(door, slab, &terms, batch, start)
+            n = groupable(door, plan.slab, &terms, batch, start)
         if n >= GROUP_MIN or (n and n == batch.n - start):
-            decide_group(door, slab, work, batch, start, n)
+            decide_group(plan, work, batch, start, n)
         else:
             n = min(batch.n - start, <int64_t>REST_OF_STATE if grouping else batch.n)
-            decide_each(door, slab, batch, start, n)
+            decide_each(plan, batch, start, n)
         start += n

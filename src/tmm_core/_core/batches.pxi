@@ -17,7 +17,7 @@ cdef int run_batch(Engine self, Batch* batch) except -1:
     """Run a batch: on a slab of its own without the GIL, or on the process's slab."""
     cdef Settings* settings = self.settings_now()
     cdef int64_t index = -1
-    cdef SlabHead* slab
+    cdef Plan own
     batch.uniform = settings.uniform
     batch.observe = settings.observe
     batch.shared = False
@@ -25,20 +25,22 @@ cdef int run_batch(Engine self, Batch* batch) except -1:
         index = claim_slab(self)
     if index < 0:
         batch.shared = self.shared
-        if batch.n < RELEASE_GIL_FROM or FREE_THREADED:
-            # Too few to group, or no workspace of its own: one by one.
-            decide_each(&self.door, self.slab, batch, 0, batch.n)
+        if FREE_THREADED:
+            open_plan(&own, &self.door, self.slab, &self.scratch, True)
+            decide_each(&own, batch, 0, batch.n)
+        elif batch.n < RELEASE_GIL_FROM:
+            decide_each(&self.plan, batch, 0, batch.n)
         else:
             prepare(self, 0, batch)
-            decide_batch(&self.door, self.slab, &self.workspaces[0], batch)
+            decide_batch(&self.plan, &self.workspaces[0], batch)
         return 0
-    slab = slab_at(&self.door, self.owned[index])
+    open_plan(&own, &self.door, slab_at(&self.door, self.owned[index]), &self.scratch, False)
     try:
         prepare(self, index, batch)
-        lend_pending(self, self.slab, slab)
+        lend_pending(self, self.slab, own.slab)
         with nogil:
-            decide_batch(&self.door, slab, &self.workspaces[index], batch)
-        lend_pending(self, slab, self.slab)
+            decide_batch(&own, &self.workspaces[index], batch)
+        lend_pending(self, own.slab, self.slab)
     finally:
         self.release(index)
     return 0
@@ -48,8 +50,8 @@ cdef void lend_pending(Engine self, SlabHead* giver, SlabHead* taker) noexcept n
     """Move the units held back, under the GIL: a batch goes on where the scalar calls stopped."""
     if not self.shared:
         write(&taker.pending, taker.pending + giver.pending)
-        write(&taker.far, 0)
         write(&giver.pending, 0)
+        look_again(&self.plan)
 
 
 cdef int prepare(Engine self, int64_t index, Batch* batch) except -1:
@@ -64,7 +66,7 @@ cdef int prepare(Engine self, int64_t index, Batch* batch) except -1:
 cdef tuple admit_recorded(Engine self, uint32_t user, uint32_t srv, int64_t at):
     if user >= self.guard.users or srv >= self.srvs:
         self.refuse_slots(user, srv)
-    self.tick_if_due(self.slab, at)
+    self.ticked(at)
     grounds = self.peek(user, srv, at)
     if grounds["outcome"] != THROTTLED:
         return self.admit_at(user, srv, at), None
@@ -72,4 +74,4 @@ cdef tuple admit_recorded(Engine self, uint32_t user, uint32_t srv, int64_t at):
     add(units_of(self.slab, user) + THROTTLED, grounds["cost"])
     if self.settings_now().candidate:
         compare(&self.door, self.slab, user, srv, THROTTLED, at, False, True)
-    return self.answer(THROTTLED), grounds
+    return <object>self.answers[SPARE_CAPACITY if self.settings_now().observe else THROTTLED], grounds

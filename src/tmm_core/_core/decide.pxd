@@ -6,21 +6,23 @@
 """
 
 from libc.stdint cimport int64_t, uint32_t
-from .atomic cimport add, read, read_published, recheck, swap_if, write
+from .atomic cimport count, likely, read, read_published, recheck, swap_if, unlikely, write
+from .bucket cimport take, take_at_once
+from .candidate cimport agreed_at_once, compare
 from .clock cimport clock_exact
-from .gcra cimport ahead, base_of, plus, stamp_of
+from .gcra cimport stamp_of
 from .layout cimport (
-    CANDIDATE_ADMITTED, CANDIDATE_OVER, CANDIDATE_OVER_ACTIVE, CANDIDATE_WITHIN, FIRST_COME, HARD, PRIORITY,
-    SPARE_CAPACITY, THROTTLED, WITHIN_ALLOCATION, Control, Door, Rule, Settings, SlabHead, count_of, differences_of,
-    slab_at, units_of,
+    FIRST_COME, HARD, OUTCOMES, PRIORITY, SPARE_CAPACITY, THROTTLED, WITHIN_ALLOCATION, Control, Door, Rule, Settings,
+    SlabHead, count_of, units_of,
 )
-from .load cimport charge_backlog, waiting
+from .load cimport active, charge_backlog, waiting
+from .plan cimport NEVER, is_stale, lay_out, look_from, renew
 from .sharing cimport spare_interval
+from .tick cimport tick, tick_due
+from .workspace cimport Plan, Scratch
 
 cdef extern from "atomics.h" nogil:
     const bint FREE_THREADED "TMM_FREE_THREADED"
-    bint likely "TMM_LIKELY"(bint condition) noexcept
-    bint unlikely "TMM_UNLIKELY"(bint condition) noexcept
 
 
 cdef enum:
@@ -34,9 +36,7 @@ cdef struct Terms:                  # one version of everything a decision needs
     int64_t brake
     int64_t ceiling
     int64_t charge_block
-    int64_t generation
     int64_t longest_cost
-    int64_t candidate
     int64_t sharing
     int64_t spare_tolerance
     uint32_t service
@@ -65,37 +65,13 @@ cdef inline int64_t read_terms(Door* door, uint32_t user, uint32_t srv, Terms* t
         terms.spare_tolerance = read(&settings.spare_tolerance)
         # A half is only rewritten after the generation has moved on: unmoved means unmixed.
         if recheck(&control.generation) == generation:
-            terms.generation = generation
             return generation
         generation = read_published(&control.generation)
-
-
-cdef inline bint take(int64_t* word, int64_t interval, int64_t tolerance, int64_t cost, int64_t longest_cost,
-                      int64_t now, SlabHead* slab) noexcept nogil:
-    """Charge a bucket if it conforms: one compare-and-swap. A refusal writes nothing.
-
-    `slab` counts an impossible word. It is NULL for a spare bucket, whose terms move with the level: further ahead than
-    the level of now could have put it is nothing wrong there. It is NULL for a candidate's as well: no effect.
-    """
-    cdef int64_t tat = read(word)
-    cdef int64_t base
-    while True:
-        base = base_of(tat, now, tolerance, longest_cost * interval)
-        if base > tolerance:
-            return False
-        if swap_if(word, &tat, plus(now, base + cost * interval)):
-            if slab != NULL and base < ahead(tat, now):
-                add(&slab.healed, 1)
-            return True
 
 
 cdef inline int64_t backlog_at(Door* door, SlabHead* slab, Terms* terms, int64_t now) noexcept nogil:
     """The backlog as time, what this worker holds back included."""
     return waiting(read(&door.control.backlog), now, terms.ceiling) + read(&slab.pending) * terms.unit
-
-
-cdef inline bint active(Control* control) noexcept nogil:
-    return read(&control.state) & 1
 
 
 cdef inline bint spare_for(Door* door, SlabHead* slab, uint32_t user, Terms* terms, int64_t cost,
@@ -123,27 +99,25 @@ cdef inline void activate(Control* control, int64_t now) noexcept nogil:
             return
 
 
-cdef inline void charge_load(Door* door, SlabHead* slab, Terms* terms, int64_t units, int64_t now,
-                             int64_t now_ns, bint shared) noexcept nogil:
+cdef inline void charge_load(Plan* plan, Terms* terms, int64_t units, int64_t now_ns) noexcept nogil:
     """Count admitted units into the virtual queue, and become active when it is too long.
 
     A worker holds units back until they make whole blocks, so that workers do not fight for one line; as long as the
     block cannot make the queue too long, it does not even look at it.
     """
-    cdef int64_t due = units, backlog
-    if not shared:
-        due += read(&slab.pending)
-        if likely(due < terms.charge_block):
-            write(&slab.pending, due)
-            if likely(slab.far == terms.generation + 1 and now_ns >= slab.far_since):
+    cdef Door* door = plan.door
+    cdef int64_t due = units, now = stamp_of(now_ns), backlog
+    if not plan.shared:
+        due += read(&plan.slab.pending)
+        if due < terms.charge_block:
+            write(&plan.slab.pending, due)
+            if now_ns >= plan.far_since:
                 return
             due = 0
     if due != 0:
-        charge_whole_blocks(door, slab, terms, due, now, shared)
-    backlog = backlog_at(door, slab, terms, now)
-    if not shared:
-        write(&slab.far_since, now_ns)
-        write(&slab.far, terms.generation + 1 if backlog + terms.charge_block * terms.unit <= terms.activation else 0)
+        charge_whole_blocks(door, plan.slab, terms, due, now, plan.shared)
+    backlog = backlog_at(door, plan.slab, terms, now)
+    look_from(plan, now_ns if backlog + terms.charge_block * terms.unit <= terms.activation else NEVER)
     if unlikely(backlog > terms.activation) and not active(door.control):
         activate(door.control, now_ns)
 
@@ -164,76 +138,111 @@ cdef inline void charge_whole_blocks(Door* door, SlabHead* slab, Terms* terms, i
     charge_backlog(&door.control.backlog, due * terms.unit, now, terms.ceiling)
 
 
-cdef inline void count(int64_t* cell, int64_t amount, bint shared) noexcept nogil:
-    """Add to a counter: a plain store where this thread is the only writer."""
-    if shared:
-        add(cell, amount)
-    else:
-        write(cell, cell[0] + amount)
+cdef inline void open_plan(Plan* plan, Door* door, SlabHead* slab, Scratch* scratch, bint shared) noexcept nogil:
+    """Begin to decide in a slab; `shared`: others count there too."""
+    lay_out(plan, door, slab, scratch, shared, decide_with_care)
 
 
-cdef inline int decide(Door* door, SlabHead* slab, uint32_t user, uint32_t srv, int64_t now,
-                       bint clock_is_ours, bint shared) noexcept nogil:
-    """Decide on one Service Request at `now` (ns); with our own clock it is read again before a refusal."""
-    cdef Terms terms
-    cdef int outcome
-    read_plan(door.control, &terms)
-    outcome = decide_at_once(door, slab, &terms, user, srv, now, shared)
-    if unlikely(outcome < 0):
+cdef inline int decide(Plan* plan, uint32_t user, uint32_t srv, int64_t now, bint clock_is_ours) noexcept nogil:
+    """Decide on one Service Request at `now` (ns), and run a control tick that is due.
+
+    With our own clock it is read again before a refusal. Where the Mechanism only observes, nothing is throttled.
+    """
+    cdef int outcome = decide_at_once(plan, plan.generation, user, srv, now, False, clock_is_ours)
+    return outcome if likely(outcome >= 0) else plan.long_way(plan, user, srv, -1, now, clock_is_ours)
+
+
+cdef inline int decide_at_once(Plan* plan, int64_t generation, uint32_t user, uint32_t srv, int64_t now, bint ticked,
+                               bint clock_is_ours) noexcept nogil:
+    """The short way of most: on the priority list, or inside the allocation; -1 for all else, with nothing written.
+
+    `ticked`: no tick is due at `now`, the caller has seen to it.
+    """
+    cdef Rule* rule = plan.rules + 2 * <int64_t>user
+    cdef uint32_t service = plan.services[srv]
+    cdef int64_t interval = read(&rule.interval), tolerance = read(&rule.tolerance), cost = service >> 1
+    if unlikely(recheck(&plan.control.generation) != generation):
+        return -1
+    if not ticked and unlikely(tick_due(plan.control, plan.tick_ns, now)):
+        return -1
+    if unlikely(service & 1):
+        return told(plan, plan.listed, user, srv, PRIORITY, cost, now, clock_is_ours)
+    if interval == 0 or not take_at_once(&plan.words[user].tat, interval, tolerance, cost, stamp_of(now)):
+        return -1
+    return told(plan, plan.inside, user, srv, WITHIN_ALLOCATION, cost, now, clock_is_ours)
+
+
+cdef inline int told(Plan* plan, int64_t* counts, uint32_t user, uint32_t srv, int outcome, int64_t cost, int64_t now,
+                     bint clock_is_ours) noexcept nogil:
+    """Charge the load as `charge_load` does, where that is to hold the units back; and `tell`."""
+    cdef int64_t due = read(&plan.slab.pending) + cost
+    if unlikely(due >= plan.charge_block or now < plan.short_since):
+        return plan.long_way(plan, user, srv, outcome, now, clock_is_ours)
+    write(&plan.slab.pending, due)
+    count(counts + user * plan.srv_slots + srv, 1, False)
+    count(plan.units + <int64_t>user * OUTCOMES + outcome, cost, False)
+    return outcome
+
+
+cdef inline int decide_with_care(Plan* plan, uint32_t user, uint32_t srv, int outcome, int64_t now,
+                                 bint clock_is_ours) noexcept nogil:
+    """The long way, for whatever the short one did not decide, and to tell what it did not tell."""
+    cdef bint again = False
+    if outcome >= 0:
+        return charged_and_told(plan, user, srv, outcome, now, clock_is_ours)
+    if is_stale(plan):
+        renew(plan)
+        again = True
+    if tick_due(plan.control, plan.tick_ns, now):
+        tick(plan, now)
+        again = True
+    if plan.shared:
+        outcome = decide_fully(plan, user, srv, now, clock_is_ours)
+    elif again:
+        outcome = decide_at_once(plan, plan.generation, user, srv, now, True, clock_is_ours)
+        if outcome >= 0:
+            return outcome
+    if outcome < 0:
         # A clock read too early must not refuse anybody: ask once more, with the exact time. The candidate's bucket
         # is asked at that time too: at a later one it would admit what the own one could not.
         if clock_is_ours:
             now = clock_exact()
             clock_is_ours = False
-        outcome = decide_fully(door, slab, user, srv, now, shared)
-    if unlikely(terms.candidate != 0 and outcome != PRIORITY):
-        compare(door, slab, user, srv, outcome, now, clock_is_ours, shared)
+        outcome = decide_fully(plan, user, srv, now, False)
+    if plan.candidate and outcome != PRIORITY:
+        compare(plan.door, plan.slab, user, srv, outcome, now, clock_is_ours, plan.shared)
+    return SPARE_CAPACITY if outcome == THROTTLED and plan.observe else outcome
+
+
+cdef inline int charged_and_told(Plan* plan, uint32_t user, uint32_t srv, int outcome, int64_t now,
+                                 bint clock_is_ours) noexcept nogil:
+    """Charge the load and count, after the bucket; and ask the candidate's."""
+    cdef int64_t cost = plan.services[srv] >> 1, due = read(&plan.slab.pending) + cost
+    cdef Terms terms
+    if due < plan.charge_block and now >= plan.far_since:
+        write(&plan.slab.pending, due)
+    else:
+        read_terms(plan.door, user, srv, &terms)
+        charge_load(plan, &terms, cost, now)
+    tell(plan, user, srv, outcome, cost)
+    if plan.candidate and outcome == WITHIN_ALLOCATION and not agreed_at_once(plan, user, cost, now):
+        compare(plan.door, plan.slab, user, srv, outcome, now, clock_is_ours, plan.shared)
     return outcome
 
 
-cdef inline void read_plan(Control* control, Terms* terms) noexcept nogil:
-    """Copy what the short way needs for every User and SRV; `decide_at_once` checks that it is of one generation."""
-    cdef int64_t generation = read_published(&control.generation)
-    cdef Settings* settings = &control.settings[generation & 1]
-    terms.longest_cost = read(&settings.longest_cost)
-    terms.unit = read(&settings.unit)
-    terms.activation = read(&settings.activation)
-    terms.ceiling = read(&settings.ceiling)
-    terms.charge_block = read(&settings.charge_block)
-    terms.candidate = read(&settings.candidate)
-    terms.generation = generation
-
-
-cdef inline int decide_at_once(Door* door, SlabHead* slab, Terms* plan, uint32_t user, uint32_t srv, int64_t now,
-                               bint shared) noexcept nogil:
-    """The short way of most: on the priority list, or inside the allocation; -1 for all else, with nothing written."""
-    cdef int64_t half = plan.generation & 1
-    cdef Rule* rule = &door.rules[user].half[half]
-    cdef uint32_t service = door.services[half * door.srv_slots + srv]
-    cdef int64_t interval = read(&rule.interval), tolerance = read(&rule.tolerance), cost = service >> 1
-    cdef int outcome = PRIORITY
-    if unlikely(recheck(&door.control.generation) != plan.generation):
-        return -1
-    if not service & 1:
-        outcome = WITHIN_ALLOCATION
-        if interval == 0 or not take(&door.words[user].tat, interval, tolerance, cost, plan.longest_cost,
-                                     stamp_of(now), slab):
-            return -1
-    charge_load(door, slab, plan, cost, stamp_of(now), now, shared)
-    tell(door, slab, user, srv, outcome, cost, shared)
-    return outcome
-
-
-cdef inline void tell(Door* door, SlabHead* slab, uint32_t user, uint32_t srv, int outcome, int64_t cost,
-                      bint shared) noexcept nogil:
+cdef inline void tell(Plan* plan, uint32_t user, uint32_t srv, int outcome, int64_t cost) noexcept nogil:
     """Count a decision: after the buckets, so that a worker killed in between has admitted too few, never too many."""
-    count(count_of(door, slab, user, outcome, srv), 1, shared)
-    count(units_of(slab, user) + outcome, cost, shared)
+    count(count_of(plan.door, plan.slab, user, outcome, srv), 1, plan.shared)
+    count(units_of(plan.slab, user) + outcome, cost, plan.shared)
 
 
-cdef inline int decide_fully(Door* door, SlabHead* slab, uint32_t user, uint32_t srv, int64_t now,
-                             bint shared) noexcept nogil:
-    """Decide on one Service Request at `now` (ns), by the whole sentence."""
+cdef inline int decide_fully(Plan* plan, uint32_t user, uint32_t srv, int64_t now, bint or_not) noexcept nogil:
+    """Decide on one Service Request at `now` (ns), by the whole sentence.
+
+    `or_not`: -1, with nothing written, for what is neither on the priority list nor inside its allocation.
+    """
+    cdef Door* door = plan.door
+    cdef SlabHead* slab = plan.slab
     cdef Terms terms
     cdef int64_t stamp = stamp_of(now), cost
     cdef int outcome
@@ -244,6 +253,8 @@ cdef inline int decide_fully(Door* door, SlabHead* slab, uint32_t user, uint32_t
     elif terms.rule.interval and take(&door.words[user].tat, terms.rule.interval, terms.rule.tolerance, cost,
                                       terms.longest_cost, stamp, slab):
         outcome = WITHIN_ALLOCATION
+    elif or_not:
+        return -1
     elif not active(door.control):
         outcome = SPARE_CAPACITY
     elif spare_for(door, slab, user, &terms, cost, stamp):
@@ -251,69 +262,6 @@ cdef inline int decide_fully(Door* door, SlabHead* slab, uint32_t user, uint32_t
     else:
         outcome = THROTTLED
     if outcome != THROTTLED:
-        charge_load(door, slab, &terms, cost, stamp, now, shared)
-    tell(door, slab, user, srv, outcome, cost, shared)
+        charge_load(plan, &terms, cost, now)
+    tell(plan, user, srv, outcome, cost)
     return outcome
-
-
-# ---- the candidate allocation beside the real one: one more bucket a User, asked once the decision is made
-
-cdef struct Candidate:              # its terms for one User and SRV, all of one generation
-    int64_t interval
-    int64_t tolerance
-    int64_t longest_cost
-    int64_t cost
-
-
-cdef inline bint read_candidate(Door* door, uint32_t user, uint32_t srv, Candidate* terms) noexcept nogil:
-    """Copy the candidate's terms; False where there is none."""
-    cdef Control* control = door.control
-    cdef int64_t generation = read_published(&control.generation), half, candidate
-    while True:
-        half = generation & 1
-        candidate = read(&control.settings[half].candidate)
-        terms.longest_cost = read(&control.settings[half].longest_cost)
-        terms.tolerance = read(&door.rules[user].half[half].tolerance)
-        terms.interval = read(&door.words[user].candidate_interval[half])
-        terms.cost = door.services[half * door.srv_slots + srv] >> 1
-        if recheck(&control.generation) == generation:
-            return candidate != 0
-        generation = read_published(&control.generation)
-
-
-cdef inline bint conforms_to(Door* door, uint32_t user, Candidate* terms, int64_t now,
-                             bint clock_is_ours) noexcept nogil:
-    """Whether the candidate's bucket conforms, as the own bucket would be asked; it is charged."""
-    cdef int64_t* word = &door.words[user].candidate_tat
-    if terms.interval == 0:
-        return False
-    if take(word, terms.interval, terms.tolerance, terms.cost, terms.longest_cost, stamp_of(now), NULL):
-        return True
-    return clock_is_ours and take(word, terms.interval, terms.tolerance, terms.cost, terms.longest_cost,
-                                  stamp_of(clock_exact()), NULL)
-
-
-cdef inline void tell_difference(Door* door, SlabHead* slab, uint32_t user, int64_t own, int64_t spare,
-                                 int64_t candidate, bint shared) noexcept nogil:
-    """Count what the candidate admits otherwise, of units in a row: `own`, then `spare`, then throttled ones."""
-    cdef int64_t* cells = differences_of(door, slab, user)
-    if own > candidate:
-        count(cells + CANDIDATE_OVER, own - candidate, shared)
-        if active(door.control):
-            count(cells + CANDIDATE_OVER_ACTIVE, own - candidate, shared)
-    elif candidate > own:
-        count(cells + CANDIDATE_WITHIN, candidate - own, shared)
-        if candidate > own + spare:
-            count(cells + CANDIDATE_ADMITTED, candidate - own - spare, shared)
-
-
-cdef inline void compare(Door* door, SlabHead* slab, uint32_t user, uint32_t srv, int outcome, int64_t now,
-                         bint clock_is_ours, bint shared) noexcept nogil:
-    """Ask the candidate's bucket too, and count where it answers otherwise than the own one did."""
-    cdef Candidate terms
-    cdef bint within
-    if outcome == PRIORITY or not read_candidate(door, user, srv, &terms):
-        return
-    within = conforms_to(door, user, &terms, now, clock_is_ours)
-    tell_difference(door, slab, user, terms.cost if outcome == WITHIN_ALLOCATION else 0,
-                    terms.cost if outcome == SPARE_CAPACITY else 0, terms.cost if within else 0, shared)

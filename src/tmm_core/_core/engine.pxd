@@ -5,7 +5,7 @@ from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint32_t
 from .header cimport Piece, Plain
 from .layout cimport Door, Settings, SlabHead
-from .workspace cimport Scratch, Workspace
+from .workspace cimport Plan, Scratch, Workspace
 
 cdef enum:
     OWN_MAX = 64                        # slabs one process may own
@@ -18,6 +18,7 @@ cdef struct Guard:                      # of a shared block: in a page that a fo
 
 @cython.final
 cdef class Engine:
+    cdef Plan plan                      # by which this process decides under the GIL
     cdef Door door
     cdef SlabHead* slab                 # this process's own: counted under the GIL
     cdef Guard* guard
@@ -38,11 +39,9 @@ cdef class Engine:
     cdef bint full                      # there are no more slabs for us
     cdef int64_t life
 
-    cdef int heeded(self, int outcome) noexcept nogil
-    cdef object answer(self, int outcome)
+    cdef int decided(self, uint32_t user, uint32_t srv, int64_t now, bint clock_is_ours) noexcept
+    cdef bint ticked(self, int64_t now) noexcept
     cdef Settings* settings_now(self) noexcept nogil
-    cdef void tick_if_due(self, SlabHead* slab, int64_t now) noexcept nogil
-    cdef void tick_for(self, SlabHead* slab, int64_t now) noexcept nogil
     cdef void release(self, int64_t index) noexcept nogil
     cdef void begin(self, int64_t slab) noexcept
     cdef void own(self, int64_t slab) noexcept nogil
@@ -54,16 +53,16 @@ cdef class Engine:
 
 @cython.final
 cdef class Lane:
+    cdef Plan plan
     cdef Engine engine
-    cdef SlabHead* slab
     cdef int64_t index                  # among the engine's own slabs; -1: the common slab, or closed
     cdef int64_t epoch
-    cdef bint shared
 
     # One thread at a time; neither call needs the GIL. A slot out of range is decided as the unknown one.
     cdef int admit(self, uint32_t user, uint32_t srv) noexcept nogil
     cdef int admit_at(self, uint32_t user, uint32_t srv, int64_t now) noexcept nogil
-    cdef void follow(self) noexcept nogil
+    cdef int admit_unknown(self, uint32_t user, uint32_t srv, int64_t now, bint clock_is_ours) noexcept nogil
+    cdef bint knows(self, uint32_t user, uint32_t srv) noexcept nogil
 
 
 @cython.final

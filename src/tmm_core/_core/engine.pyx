@@ -14,10 +14,11 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 from .arrays cimport check_arrays, data_of, first_beyond
-from .atomic cimport add, publish, read, read_published, swap_if, write
+from .atomic cimport add, likely, publish, read, read_published, swap_if, write
 from .batch cimport decide_batch, decide_each
+from .candidate cimport compare
 from .clock cimport clock_early, clock_exact, clock_step
-from .decide cimport FREE_THREADED, compare, decide, unlikely
+from .decide cimport FREE_THREADED, decide, open_plan
 from .gcra cimport stamp_of
 from .histogram cimport is_dense
 from .layout cimport (
@@ -25,12 +26,13 @@ from .layout cimport (
     Settings, SlabHead, Words, block_size, count_of, differences_of, open_door, slab_at, units_of,
 )
 from .load cimport waiting
+from .plan cimport is_stale, look_again, renew
 from .retry cimport take_place
 from .terms cimport (
     add_up_counts, add_up_differences, add_up_units, begin_block, is_block, look, put_in_force, settings_of,
 )
-from .tick cimport tick, tick_due
-from .workspace cimport Batch, Workspace, clamped, free_workspace, make_histogram, make_workspace
+from .tick cimport tick
+from .workspace cimport Batch, Plan, Workspace, clamped, free_workspace, make_histogram, make_workspace
 
 import numpy as np
 
@@ -145,15 +147,13 @@ cdef class Engine:
         cdef int64_t now = clock_early()
         if user >= self.guard.users or srv >= self.srvs:
             self.refuse_slots(user, srv)
-        self.tick_if_due(self.slab, now)
-        return self.answer(decide(&self.door, self.slab, user, srv, now, True, self.shared))
+        return <object>self.answers[self.decided(user, srv, now, True)]
 
     def admit_at(self, uint32_t user, uint32_t srv, int64_t now):
         """Decide on one Service Request at `now`, nanoseconds on a monotonic clock. *Thread-safe.*"""
         if user >= self.guard.users or srv >= self.srvs:
             self.refuse_slots(user, srv)
-        self.tick_if_due(self.slab, now)
-        return self.answer(decide(&self.door, self.slab, user, srv, now, False, self.shared))
+        return <object>self.answers[self.decided(user, srv, now, False)]
 
     def admit_many(self, users, srvs, out=None, now=None):
         """Decide on many Service Requests at one instant, in order.
@@ -199,7 +199,6 @@ cdef class Engine:
         if self.guard.users == 0:
             self.ready()
         check_slots(self, &batch)
-        self.tick_if_due(self.slab, batch.now)
         run_batch(self, &batch)
         return out
 
@@ -232,7 +231,7 @@ cdef class Engine:
         cdef int64_t at = clock_exact() if now is None else now
         self.ready()
         # Under the GIL: it charges what this process's slab holds back, and scalar calls write that too.
-        return tick(&self.door, NULL if self.shared else self.slab, &self.scratch, at)
+        return self.ticked(at)
 
     def peek(self, uint32_t user, uint32_t srv, now=None):
         """Say what would be decided, and on what grounds; charges nothing. *Thread-safe; out of date at once.*
@@ -428,6 +427,7 @@ cdef class Engine:
         self.slab = slab_at(&self.door, slab)
         self.full = False
         self.shared = FREE_THREADED or (self.host is not None and slab == 0)
+        open_plan(&self.plan, &self.door, self.slab, &self.scratch, self.shared)
         self.life += 1
         self.guard.epoch = self.life
 
@@ -456,23 +456,23 @@ cdef class Engine:
             raise ValueError("the Mechanism is closed" if self.closed else "the block may only be looked at")
         return 0
 
-    cdef inline int heeded(self, int outcome) noexcept nogil:
-        if outcome == THROTTLED and self.settings_now().observe:
-            return SPARE_CAPACITY
-        return outcome
+    cdef inline int decided(self, uint32_t user, uint32_t srv, int64_t now, bint clock_is_ours) noexcept:
+        """Decide in this process's slab, under the GIL where there is one."""
+        cdef Plan own
+        if not FREE_THREADED:
+            return decide(&self.plan, user, srv, now, clock_is_ours)
+        open_plan(&own, &self.door, self.slab, &self.scratch, True)
+        return decide(&own, user, srv, now, clock_is_ours)
 
-    cdef inline object answer(self, int outcome):
-        return <object>self.answers[self.heeded(outcome)]
+    cdef bint ticked(self, int64_t now) noexcept:
+        cdef Plan own
+        if not FREE_THREADED:
+            return tick(&self.plan, now)
+        open_plan(&own, &self.door, self.slab, &self.scratch, True)
+        return tick(&own, now)
 
     cdef inline Settings* settings_now(self) noexcept nogil:
         return &self.door.control.settings[read_published(&self.door.control.generation) & 1]
-
-    cdef inline void tick_if_due(self, SlabHead* slab, int64_t now) noexcept nogil:
-        if unlikely(tick_due(self.door.control, read(&self.settings_now().tick_ns), now)):
-            self.tick_for(slab, now)
-
-    cdef void tick_for(self, SlabHead* slab, int64_t now) noexcept nogil:
-        tick(&self.door, NULL if self.shared and slab == self.slab else slab, &self.scratch, now)
 
     cdef inline void release(self, int64_t index) noexcept nogil:
         publish(&self.taken[index], 0)

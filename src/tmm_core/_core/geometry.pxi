@@ -99,8 +99,6 @@ def layout_words():
         "SlabHead.pending": <char*>&slab.pending - <char*>&slab,
         "SlabHead.healed": <char*>&slab.healed - <char*>&slab,
         "SlabHead.adopted": <char*>&slab.adopted - <char*>&slab,
-        "SlabHead.far": <char*>&slab.far - <char*>&slab,
-        "SlabHead.far_since": <char*>&slab.far_since - <char*>&slab,
         "SlabHead.padding": <char*>&slab.padding - <char*>&slab,
     }
 

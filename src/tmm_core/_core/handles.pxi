@@ -40,8 +40,7 @@ cdef class Gate:
             self.follow()
         if self.user >= engine.guard.users or number >= engine.srvs:
             engine.refuse_slots(self.user, number)
-        engine.tick_if_due(engine.slab, now)
-        return engine.heeded(decide(&engine.door, engine.slab, self.user, number, now, True, engine.shared))
+        return engine.decided(self.user, number, now, True)
 
     cdef int follow(self) except -1:
         user, generation = self.resolve(self.user_id)
@@ -55,26 +54,29 @@ cdef class Lane:
 
     cdef int admit(self, uint32_t user, uint32_t srv) noexcept nogil:
         cdef int64_t now = clock_early()
-        if self.engine.guard.epoch != self.epoch:
-            self.follow()
-        self.engine.tick_if_due(self.slab, now)
-        user = clamped(user, self.engine.settings_now().users)
-        srv = clamped(srv, self.engine.srvs)
-        return self.engine.heeded(decide(&self.engine.door, self.slab, user, srv, now, True, self.shared))
+        if likely(self.knows(user, srv)):
+            return decide(&self.plan, user, srv, now, True)
+        return self.admit_unknown(user, srv, now, True)
 
     cdef int admit_at(self, uint32_t user, uint32_t srv, int64_t now) noexcept nogil:
-        if self.engine.guard.epoch != self.epoch:
-            self.follow()
-        self.engine.tick_if_due(self.slab, now)
-        user = clamped(user, self.engine.settings_now().users)
-        srv = clamped(srv, self.engine.srvs)
-        return self.engine.heeded(decide(&self.engine.door, self.slab, user, srv, now, False, self.shared))
+        if likely(self.knows(user, srv)):
+            return decide(&self.plan, user, srv, now, False)
+        return self.admit_unknown(user, srv, now, False)
 
-    cdef void follow(self) noexcept nogil:
-        """A child after a fork must not count in its parent's slab: it has the common one."""
-        self.slab = slab_at(&self.engine.door, 0)
-        self.shared = True
-        self.index = -1
+    cdef inline bint knows(self, uint32_t user, uint32_t srv) noexcept nogil:
+        """Whether both slots exist, in this life of the engine."""
+        return self.engine.guard.epoch == self.epoch and user < self.plan.users and srv < self.plan.srv_slots
+
+    cdef int admit_unknown(self, uint32_t user, uint32_t srv, int64_t now, bint clock_is_ours) noexcept nogil:
+        if self.engine.guard.epoch != self.epoch:
+            # A child after a fork must not count in its parent's slab: it has the common one.
+            open_plan(&self.plan, &self.engine.door, slab_at(&self.engine.door, 0), &self.engine.scratch, True)
+            self.epoch = self.engine.guard.epoch
+            self.index = -1
+        if is_stale(&self.plan):
+            renew(&self.plan)
+        return decide(&self.plan, clamped(user, self.plan.users), clamped(srv, self.plan.srv_slots), now,
+                      clock_is_ours)
 
     @property
     def pointer(self):
@@ -100,8 +102,8 @@ cdef Lane lane_of(Engine engine):
         raise RuntimeError(f"all {engine.owning - 1} lanes of this Mechanism are taken: close one")
     lane.engine = engine
     lane.epoch = engine.guard.epoch
-    lane.shared = lane.index < 0
-    lane.slab = slab_at(&engine.door, 0 if lane.shared else engine.owned[lane.index])
+    open_plan(&lane.plan, &engine.door, slab_at(&engine.door, 0 if lane.index < 0 else engine.owned[lane.index]),
+              &engine.scratch, lane.index < 0)
     return lane
 
 

@@ -5,7 +5,7 @@ cell; the answers of all who will turn out to be inside their allocations are wr
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from .decide cimport count
+from .atomic cimport count
 from .layout cimport PRIORITY, Door, SlabHead, count_of
 from .workspace cimport ALL, CELLS_MAX, Batch, Cell, Tally, Workspace, clamped
 

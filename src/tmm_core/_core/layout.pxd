@@ -117,9 +117,7 @@ cdef struct SlabHead:               # one line; then units and counts
     int64_t pending                 # units admitted and not yet charged to the backlog
     int64_t healed                  # impossible words found
     int64_t adopted                 # how often it has changed hands
-    int64_t far                     # generation + 1 whose activation is more than a block away; 0: look at the backlog
-    int64_t far_since               # ns: `far` was found then, and holds from then on
-    int64_t padding[2]
+    int64_t padding[4]
 
 
 cdef struct Door:                   # addresses of one mapping: private to a process

@@ -6,6 +6,7 @@ One word, the stamp at which that queue is empty: backlog = max(0, word - now), 
 from libc.stdint cimport int64_t
 from .atomic cimport read, swap_if
 from .gcra cimport SKEW, ahead, plus
+from .layout cimport Control
 
 
 cdef inline int64_t waiting(int64_t word, int64_t now, int64_t ceiling) noexcept nogil:
@@ -27,6 +28,10 @@ cdef inline void charge_backlog(int64_t* word, int64_t amount, int64_t now, int6
             lead = max(ceiling, waiting(found, now, ceiling))
         if swap_if(word, &found, plus(now, lead)):
             return
+
+
+cdef inline bint active(Control* control) noexcept nogil:
+    return read(&control.state) & 1
 
 
 cdef inline int64_t smoothed(int64_t rate, int64_t units, int64_t span_us, int64_t tau_us) noexcept nogil:

@@ -191,8 +191,7 @@ cdef inline int decided_at_once(Engine engine, int64_t whom, uint32_t number) no
     if (whom_of(read(&engine.door.control.generation), user) != whom or user >= engine.guard.users
             or number >= engine.srvs):
         return -1
-    engine.tick_if_due(engine.slab, now)
-    return engine.heeded(decide(&engine.door, engine.slab, user, number, now, True, engine.shared))
+    return engine.decided(user, number, now, True)
 
 
 cdef class Reception:

@@ -3,12 +3,13 @@
 from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memset
 from .atomic cimport begin_writing, publish, read, write
-from .decide cimport Terms, active, backlog_at, read_terms
+from .decide cimport Terms, backlog_at, read_terms
 from .gcra cimport WRAPPED, base_of, plus, stamp_of
 from .layout cimport (
     DIFFERENCES, FIRST_COME, HARD, LAYOUT_VERSION, OUTCOMES, Control, Door, Rule, Settings, SlabHead, block_size,
     count_of, differences_of, slab_at, units_of,
 )
+from .load cimport active
 from .sharing cimport spare_interval
 
 

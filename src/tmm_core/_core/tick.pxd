@@ -1,15 +1,16 @@
 """The control tick: estimates, the level, and the way back to inactive. Run by whoever finds it due."""
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint64_t
 from .atomic cimport add, publish, read, swap_if, write
 from .gcra cimport SKEW, STAMP_SHIFT, WRAPPED, ahead, plus, stamp_of
 from .layout cimport (
-    OUTCOMES, SPARE_CAPACITY, THROTTLED, WITHIN_ALLOCATION, PRIORITY, Control, Door, Settings, SlabHead, Words,
-    slab_at, units_of,
+    OUTCOMES, SPARE_CAPACITY, THROTTLED, WITHIN_ALLOCATION, PRIORITY, Control, Door, Settings, Words, slab_at,
+    units_of,
 )
 from .load cimport charge_backlog, smoothed, waiting
+from .plan cimport look_again
 from .sharing cimport fill, satisfied_at
-from .workspace cimport Scratch
+from .workspace cimport Plan, Scratch
 
 cdef enum:
     SHORT_US = 250_000              # what a share is computed from
@@ -19,8 +20,9 @@ cdef enum:
 
 cdef inline bint tick_due(Control* control, int64_t tick_ns, int64_t now) noexcept nogil:
     """Whether a tick is due at `now`: the period is over, or the clock was set back."""
-    cdef int64_t since = ahead(now, read(&control.tick_at))
-    return since >= tick_ns or since < -(SKEW >> STAMP_SHIFT)
+    cdef uint64_t set_back = SKEW >> STAMP_SHIFT
+    # One comparison of unsigned numbers: what is set back by more is a long time since.
+    return <uint64_t>ahead(now, read(&control.tick_at)) + set_back >= <uint64_t>tick_ns + set_back
 
 
 cdef inline void refresh(int64_t* word, int64_t now, int64_t past, bint idle) noexcept nogil:
@@ -113,8 +115,10 @@ cdef inline void calm_down(Control* control, Settings* settings, int64_t span_us
         write(&control.changed_at, now)
 
 
-cdef inline bint tick(Door* door, SlabHead* own, Scratch* scratch, int64_t now) noexcept nogil:
+cdef inline bint tick(Plan* plan, int64_t now) noexcept nogil:
     """Run a control tick if one is due and nobody else has taken it."""
+    cdef Door* door = plan.door
+    cdef Scratch* scratch = plan.scratch
     cdef Control* control = door.control
     cdef int half = read(&control.generation) & 1
     cdef Settings* settings = &control.settings[half]
@@ -137,10 +141,10 @@ cdef inline bint tick(Door* door, SlabHead* own, Scratch* scratch, int64_t now) 
         refresh(&control.retry_until, stamp_of(now), stamp_of(now), idle)
         quiet_us = span_us
         span_us = min(span_us, <int64_t>SPAN_MAX_US)
-        if own != NULL:
-            held = own.pending
-            write(&own.pending, 0)
-            write(&own.far, 0)
+        if not plan.shared:
+            held = read(&plan.slab.pending)
+            write(&plan.slab.pending, 0)
+            look_again(plan)
             charge_backlog(&control.backlog, held * settings.unit, stamp_of(now), settings.ceiling)
         n = survey(door, settings, half, span_us, stamp_of(now), idle, totals, scratch)
         for outcome in range(OUTCOMES):

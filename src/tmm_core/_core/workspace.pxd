@@ -1,8 +1,10 @@
-"""Room to work in: between batches a thread's tallies, tables by SRV and histogram; between ticks a process's lists."""
+"""Room to work in: between decisions a worker's plan, between batches a thread's tallies, tables by SRV and histogram,
+between ticks a process's lists.
+"""
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from .layout cimport Rule
+from .layout cimport Control, Door, Rule, SlabHead, Words
 
 cdef enum:
     GROUP_MAX = 1048576             # more are decided in pieces: tallies are 32-bit words
@@ -59,6 +61,42 @@ cdef struct Scratch:                # room for the Users in excess, private to a
     int64_t* satisfied
     int64_t room
     int64_t busy
+
+
+# ---- a worker's plan: see plan.pxd
+
+cdef struct Plan
+
+# Decides what the short way did not: `outcome` is -1, or what only has to be told yet. Called by its address it is
+# never put in line: no decision pays for the room it needs on the stack.
+ctypedef int (*LongWay)(Plan* plan, uint32_t user, uint32_t srv, int outcome, int64_t now,
+                        bint clock_is_ours) noexcept nogil
+
+
+cdef struct Plan:
+    Control* control
+    int64_t generation              # that the short way is for; NO_SHORT_WAY: everything goes the long one
+    int64_t tick_ns
+    Rule* rules                     # of slot 0 in the half of this generation; those of the next slot are two further
+    uint32_t* services              # of this generation
+    Words* words
+    SlabHead* slab
+    int64_t* units                  # in the slab: of slot 0
+    int64_t* inside                 # in the slab: counts of slot 0 inside its allocation
+    int64_t* listed                 # in the slab: counts of slot 0 on the priority list
+    int64_t srv_slots
+    int64_t charge_block
+    int64_t short_since             # ns: from then on units may be held back and nobody need look; NEVER: look
+    int64_t users                   # slots in use
+    LongWay long_way
+    # what that needs besides
+    int64_t in_force                # generation all this was copied of
+    int64_t far_since               # as `short_since`, with a candidate too
+    int64_t candidate
+    int64_t observe
+    Door* door
+    Scratch* scratch
+    bint shared                     # others count in the slab too
 
 
 cdef inline int make_workspace(Workspace* work, int64_t users) except -1:
