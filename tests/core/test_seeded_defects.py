@@ -28,6 +28,8 @@ BRAKED = "if terms.sharing == HARD or backlog_at(door, slab, terms, now) > terms
 TAKEN = "        if swap_if(word, &tat, plus(now, base + cost * interval)):\n"
 TAKEN_AT_ONCE = "        if likely(swap_if(word, &tat, plus(now, base + cost * interval))):\n"
 WRITTEN = "        write(word, plus(now, base + cost * interval))\n        if True:\n"
+IMPORTED = "from .atomic cimport add, likely, read, swap_if\n"
+WRITES = ("_core/bucket.pxd", IMPORTED, IMPORTED.replace("if", "if, write"))
 ASKED = "longest_cost * interval)\n        if base > tolerance:\n"
 ASKED_AT_ONCE = "<int64_t>0)\n        if base > tolerance:\n"
 OWN_AT_ONCE = "    if interval == 0 or not take_at_once("
@@ -59,13 +61,7 @@ DEFECTS: dict[str, tuple[list[Change], str]] = {
         ORACLE,
     ),
     "a refusal writes": (
-        [
-            (
-                BUCKET,
-                ASKED,
-                ASKED + "            write(word, plus(now, base + interval))\n",
-            )
-        ],
+        [(BUCKET, ASKED, ASKED + "            write(word, plus(now, base + interval))\n"), WRITES],
         LESSON + "7_a_refusal_writes_nothing_to_the_bucket",
     ),
     "one unit more than the tolerance": (
@@ -180,7 +176,7 @@ DEFECTS: dict[str, tuple[list[Change], str]] = {
     ),
     # -- threads
     "a bucket is read, then written": (
-        [(BUCKET, TAKEN, WRITTEN), (BUCKET, TAKEN_AT_ONCE, WRITTEN)],
+        [(BUCKET, TAKEN, WRITTEN), (BUCKET, TAKEN_AT_ONCE, WRITTEN), WRITES],
         THREADS + "lanes_admit_exactly_what_one_thread_would",
     ),
     "a batch swaps without comparing": (
