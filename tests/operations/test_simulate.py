@@ -21,7 +21,7 @@ from tmm_core.operations.simulation.files import figures_csv, seconds_csv
 from tmm_core.operations.simulation.result import PolicyResult
 from tmm_core.operations.simulation.scenario import POLICIES, Change, Client, Scenario
 from tmm_core.operations.simulation.scenario_files import load_scenario, shipped_scenarios
-from tmm_core.operations.simulation.summary import figures_of, finding, lines, summary
+from tmm_core.operations.simulation.summary import finding, lines, summary
 from tmm_core.operations.simulation.words import srvs_of, users_of
 from tmm_core.operations.terminal import Paint
 
@@ -338,20 +338,6 @@ def test_a_change_within_a_second_is_checked_from_then_on(small: Scenario) -> No
         assert found.refused(Decision.THROTTLED) > 0
         assert found.audit is not None
         assert found.audit.within_throttled == 0
-
-
-def test_hosts_on_their_own_protect_the_system_still(small: Scenario, compared: Simulation) -> None:
-    fault = load_scenario("store-lost").faults[0]
-    hosts = replace(small, hosts=4, faults=(replace(fault, at_s=0),))
-    found = run(hosts, "fair")
-    four, one = result(found, "fair"), result(compared, "fair")
-    assert four.outage_s == 0
-    assert four.highest == pytest.approx(one.highest, rel=0.3)
-    assert checks(four) == [], "nothing is claimed for a model"
-    calm = int(four.table[four.users.index("Calm"), :, 0].sum())
-    assert found.inside == ["Calm"]
-    assert f"throttled, {calm} of them of Users that stay inside their allocations" in finding(found)
-    assert figures_of(found, four)["refused_inside"] is None
 
 
 @pytest.mark.parametrize(("activation_s", "most"), [(0.25, 25), (0.1, 10)])

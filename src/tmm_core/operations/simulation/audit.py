@@ -6,6 +6,8 @@ shares no code with the engine.
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +23,7 @@ _THROTTLED, _SPARE, _WITHIN = (
     int(Decision.SPARE_CAPACITY),
     int(Decision.WITHIN_ALLOCATION),
 )
-_NS = 1e-9
+_NS = 1e9
 _SLACK_S = 1e-5  # floating point; far below any interval that matters
 
 _Floats = np.ndarray[Any, np.dtype[np.float64]]
@@ -115,6 +117,34 @@ class Audit:
         loads += np.maximum(np.maximum.accumulate(admitted - loads), self._load)
         self._load, self._at = float(loads[-1]), float(at_s[-1])
         self._excess = max(self._excess, float(loads.max()))
+
+    def second(
+        self,
+        counts: np.ndarray[Any, Any],
+        units: np.ndarray[Any, Any],
+        instants: Sequence[int],
+        throttled: np.ndarray[Any, np.dtype[np.uint16]],
+        changed: Sequence[tuple[int, Config]] = (),
+    ) -> None:
+        """Check the decisions of some instants in nanoseconds; what came into force among them counts from then on.
+
+        Parameters
+        ----------
+        counts, units : ndarray, shape (instants, users, 4)
+        instants : sequence of int
+        throttled : ndarray of uint16
+            SRV numbers of all that were throttled.
+        changed : sequence of (int, Config)
+            From which instant on.
+        """
+        at_s, begin = np.array(instants) / _NS, 0
+        for now, config in changed:
+            if (end := bisect_left(instants, now)) > begin:
+                self.steps(counts[begin:end], units[begin:end], at_s[begin:end])
+            self.apply(config)
+            begin = end
+        self.steps(counts[begin:], units[begin:], at_s[begin:])
+        self.throttled(throttled)
 
     def throttled(self, srvs: np.ndarray[Any, np.dtype[np.uint16]]) -> None:
         """Check what was throttled against the priority list."""

@@ -32,7 +32,35 @@ class Check:
 
 
 def checks(result: PolicyResult) -> list[Check]:
-    """Check a policy that is the engine's own; nothing for the others, and for a model of several hosts."""
+    """Check a policy that is the engine's own; nothing for the others."""
+    return _of_hosts(result) if result.hosts else _of_one(result)
+
+
+def _of_hosts(result: PolicyResult) -> list[Check]:
+    """Check each of several hosts by its own terms, and the load of all together.
+
+    What one host lets through in any window is at most its part of the threshold's rate and its own bound; so of all
+    of them, and of the time in which they decided as one, it is the threshold's rate and the sum of the bounds.
+    """
+    audit = result.audit
+    assert audit is not None
+    one, *each = (_of_one(host) for host in result.hosts)
+    made = []
+    for together, *alone in zip(one, *each, strict=True):
+        promise = f"On each host, by its own part: {alone[0].promise[0].lower()}{alone[0].promise[1:]}"
+        found = [f"as one {together.found}"]
+        found += [f"host {place} {host.found}" for place, host in enumerate(alone, 1)]
+        judged = [host.holds for host in (together, *alone) if host.holds is not None]
+        if together.name == "P4":
+            bounds = [host.audit.bound for host in result.hosts if host.audit is not None]
+            found[0] += f", at most {number(round(bounds[0]))}"
+            found.append(f"in all {number(round(audit.excess))}, at most {number(round(sum(bounds)))}")
+            judged.append(audit.excess <= sum(bounds))
+        made.append(Check(together.name, promise, "; ".join(found), all(judged) if judged else None))
+    return made
+
+
+def _of_one(result: PolicyResult) -> list[Check]:
     audit = result.audit
     if audit is None:
         return []

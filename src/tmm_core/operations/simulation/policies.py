@@ -8,6 +8,7 @@ bucket conformed. So "inside the allocation" means the same in every row.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import repeat
 from typing import Any, NamedTuple, Protocol
@@ -31,6 +32,7 @@ _THROTTLED = int(Decision.THROTTLED)
 _Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 _Floats = np.ndarray[Any, np.dtype[np.float64]]
 _NOTHING: Words = np.empty(0, dtype=np.int64)
+_NOBODY: np.ndarray[Any, np.dtype[np.uint64]] = np.empty(0, dtype=np.uint64)
 
 
 class Attempts(NamedTuple):
@@ -72,6 +74,8 @@ class Verdict:
         Attempts that are held rather than refused.
     released : ndarray of int64
         Words that were held and go to the DSP now.
+    by : ndarray of uint64
+        Which of several Mechanisms decided on each attempt; empty of one.
     """
 
     decisions: _Bytes
@@ -79,12 +83,14 @@ class Verdict:
     retry_after_s: _Floats | None = None
     held: np.ndarray[Any, np.dtype[np.bool_]] | None = None
     released: Words = field(default_factory=lambda: _NOTHING)
+    by: np.ndarray[Any, np.dtype[np.uint64]] = field(default_factory=lambda: _NOBODY)
 
 
 class Policy(Protocol):
     """One policy."""
 
     mechanisms: list[Mechanism]
+    parts: Sequence[Callable[[Config], Config]]  # of several Mechanisms: what each has of a configuration
     acts: bool  # the engine's decisions are the policy's own
 
     def decide(self, attempts: Attempts, now: int, load: Load) -> Verdict:
@@ -128,6 +134,7 @@ class _Open:
     """Everything goes to the DSP; with the network's 503, nothing while too much waits there."""
 
     acts = False
+    parts: Sequence[Callable[[Config], Config]] = ()
     holding = 0
 
     def __init__(self, config: Config, *, network: bool) -> None:
@@ -149,6 +156,7 @@ class _Acting:
     """The engine decides, with the sharing rule of its configuration."""
 
     acts = True
+    parts: Sequence[Callable[[Config], Config]] = ()
     holding = 0
 
     def __init__(self, config: Config) -> None:
@@ -232,6 +240,7 @@ class _Hosts:
         self._random = np.random.PCG64([seed, 0x686F737473])
         self.mechanisms = [Mechanism(config, start=0)]
         self.mechanisms += [Mechanism(self._share(config), start=0) for _ in range(hosts)]
+        self.parts: Sequence[Callable[[Config], Config]] = [lambda config: config, *[self._share] * hosts]
 
     def _share(self, config: Config) -> Config:
         part = 1 / self._hosts
@@ -260,7 +269,7 @@ class _Hosts:
                 place = np.flatnonzero(here)[throttled]
                 wait[place] = _slots(mechanism, mine.users[throttled], now)
         refused = decisions == _THROTTLED
-        return Verdict(decisions, refused, wait[refused])
+        return Verdict(decisions, refused, wait[refused], by=host)
 
     def apply(self, config: Config, now: int) -> None:
         sharing = self.mechanisms[0].config.sharing

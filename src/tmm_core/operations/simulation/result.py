@@ -110,7 +110,9 @@ class PolicyResult:
     wasted : int
         Service Requests the DSP worked on after their senders had given up waiting.
     audit : Audited or None
-        Of a policy that is the engine's own.
+        Of a policy that is the engine's own, against the whole threshold and allocations.
+    hosts : list of PolicyResult
+        Of several Mechanisms, each by its own terms; the first is that of all hosts together.
     shares : Shares
     """
 
@@ -127,6 +129,7 @@ class PolicyResult:
     wasted: int = 0
     throttled_while_inactive: int = 0
     audit: Audited | None = None
+    hosts: list[PolicyResult] = field(default_factory=list)
     table: _Counts = field(init=False)
     fresh: _Counts = field(init=False)
     answered: _Counts = field(init=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,9 @@ from tmm_core.operations.simulation.arrivals import Fresh, InTime
 from tmm_core.operations.simulation.audit import Audit
 from tmm_core.operations.simulation.clients import Clients
 from tmm_core.operations.simulation.dsp_model import Dsp
+from tmm_core.operations.simulation.hosts import Host, Watch
 from tmm_core.operations.simulation.policies import NS, Attempts, Load, make_policy
-from tmm_core.operations.simulation.result import Activation, PolicyResult, Second
+from tmm_core.operations.simulation.result import PolicyResult, Second
 from tmm_core.operations.simulation.scenario import ENGINES, Client, Fault, Scenario
 from tmm_core.operations.simulation.shares import WINDOWS
 from tmm_core.operations.simulation.words import Words, born_of, srvs_of, users_of
@@ -55,11 +55,19 @@ class Run:
         self._config = config
         self._changes = list(scenario.changes)
         self._changed: list[tuple[int, Config]] = []  # in this second, from which instant on
-        audits = name in ENGINES and scenario.hosts == 1
+        audits = name in ENGINES
         self._audit = Audit(config, self._users, self._costs, self._priority) if audits else None
-        self._activations = 0
-        self._was_active = False
         self.result = PolicyResult(name, snapshot.users, scenario)
+        self._watch = Watch(self._policy.mechanisms, self.result.activations)
+        self._hosts = (
+            [
+                Host(part, self._policy.mechanisms[place], name, scenario, self._costs, self._priority)
+                for place, part in enumerate(self._policy.parts)
+            ]
+            if audits
+            else []
+        )
+        self.result.hosts = [host.result for host in self._hosts]
 
     def seconds(self, fresh: Fresh) -> None:
         """Run some seconds; called for one after the other with the same new Service Requests for all policies."""
@@ -68,7 +76,7 @@ class Run:
 
     def _second(self, second: int, fresh: InTime) -> None:
         row = Second()
-        asked_of, decided, let, lost = [], [], [], []
+        asked_of, decided, let, lost, by = [], [], [], [], []
         answers: list[Words] = []
         for step in range(self._steps):
             at = second * self._steps + step
@@ -100,6 +108,7 @@ class Run:
             asked_of.append(asked)
             decided.append(verdict.decisions)
             let.append(through)
+            by.append(verdict.by)
         row.waiting = self._clients.waiting
         users, srvs = (np.concatenate([each[place] for each in asked_of]) for place in (1, 2))
         decisions = np.concatenate(decided)
@@ -110,6 +119,13 @@ class Run:
             begin = second * self._steps
             instants = [at * self._step_ns for at in range(begin, begin + self._steps)]
             self._check(counts, units, instants, srvs[decisions == Decision.THROTTLED])
+            steps = np.repeat(np.arange(self._steps), sizes)
+            for place, host in enumerate(self._hosts):
+                mine = np.concatenate(by) == place
+                edges = np.searchsorted(steps[mine], np.arange(self._steps + 1))
+                counts, units = self._tables(users[mine], srvs[mine], decisions[mine], edges)
+                throttled = srvs[mine & (decisions == Decision.THROTTLED)]
+                host.second(counts, units, instants, throttled, self._changed)
         window = np.arange(self._steps) * WINDOWS // self._steps * (self._users * 8)
         keys = np.repeat(window, sizes) + (users << 3) + (decisions << 1) + np.concatenate(let)
         windows = np.bincount(keys, minlength=WINDOWS * self._users * 8)
@@ -154,17 +170,8 @@ class Run:
         throttled: np.ndarray[Any, np.dtype[np.uint16]],
     ) -> None:
         """Check the decisions of a second; allocations that came into force in it count from then on."""
-        audit = self._audit
-        assert audit is not None
-        at_s = np.array(instants) / NS
-        begin = 0
-        for now, config in self._changed:
-            if (end := bisect_left(instants, now)) > begin:
-                audit.steps(counts[begin:end], units[begin:end], at_s[begin:end])
-            audit.apply(config)
-            begin = end
-        audit.steps(counts[begin:], units[begin:], at_s[begin:])
-        audit.throttled(throttled)
+        assert self._audit is not None
+        self._audit.second(counts, units, instants, throttled, self._changed)
 
     def _faults(self, at: int) -> list[Fault]:
         """Return the faults of a step."""
@@ -210,26 +217,9 @@ class Run:
         self.result.add(row, windows)
 
     def _look(self, now: int, row: Second) -> None:
-        """Note beginnings and ends of activations; of several hosts, from the first to the last."""
-        if not self._policy.acts:
-            return
-        states = []
-        for mechanism in self._policy.mechanisms:
-            mechanism.tick(now)
-            states.append(mechanism.engine.state(now))
-        acting = [state["changed_at"] / NS for state in states if state["active"]]
-        activations = states[0]["activations"] if len(states) == 1 else 0
-        found = self.result.activations
-        began_again = self._was_active and activations > self._activations
-        if began_again or (self._was_active and not acting):
-            found[-1].ended_s = max(state["changed_at"] for state in states) / NS
-        if acting and (began_again or not self._was_active):
-            found.append(Activation(min(acting)))
-        self._activations = activations
-        row.active = bool(acting)
-        row.active_throughout = row.active and self._was_active and not began_again
-        row.inactive_throughout = not row.active and not self._was_active
-        self._was_active = row.active
+        """Note beginnings and ends of activations."""
+        if self._policy.acts:
+            self._watch.look(now, row)
 
     def finish(self) -> PolicyResult:
         """Close the tallies.
@@ -244,6 +234,8 @@ class Run:
         result.failures, result.wasted = self._dsp.failures, self._dsp.wasted
         if self._audit is not None:
             result.audit = self._audit.result()
+        for host in self._hosts:
+            host.finish()
         counts = sum(each.snapshot().counts.sum(axis=1) for each in self._policy.mechanisms)
         # What the Alternative Solution held has asked the engine more than once.
         if self.name != "alternative" and not np.array_equal(counts, result.table.sum(axis=2)):

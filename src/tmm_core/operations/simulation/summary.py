@@ -12,7 +12,7 @@ from tmm_core.operations import terminal
 from tmm_core.operations.simulate import Simulation
 from tmm_core.operations.simulation.checks import checks
 from tmm_core.operations.simulation.result import PolicyResult
-from tmm_core.operations.simulation.scenario import ENGINES, POLICIES
+from tmm_core.operations.simulation.scenario import POLICIES
 from tmm_core.operations.terminal import Paint, duration, number, paragraph, percent
 
 __all__ = ["FIGURES", "NEVER", "Row", "about", "figures_of", "finding", "lines", "summary", "value_text"]
@@ -42,12 +42,10 @@ def _above(result: PolicyResult) -> int:
     return result.refused(Decision.SPARE_CAPACITY) + result.refused(Decision.THROTTLED)
 
 
-def _refused_inside(result: PolicyResult) -> int | None:
+def _refused_inside(result: PolicyResult) -> int:
     """What was refused inside an allocation: of the engine's own decisions, what the independent bucket objects to."""
     if result.audit is not None:
         return result.audit.within_throttled
-    if result.name in ENGINES:  # several hosts: each asks a bucket of its share
-        return None
     return result.refused(Decision.WITHIN_ALLOCATION)
 
 
@@ -121,13 +119,8 @@ def finding(simulation: Simulation) -> str:
         return f"{len(simulation.results)} policies on the same Service Requests"
     threw = "nothing was throttled"
     if refused := _above(fair):
-        inside = _refused_inside(fair)
-        if inside is None:
-            those = int(fair.table[_inside(simulation, fair), :, 0].sum())
-            kind = "of Users that stay inside their allocations"
-        else:
-            those = inside + _refused_priority(fair)
-            kind = "inside an allocation or on the priority list"
+        those = _refused_inside(fair) + _refused_priority(fair)
+        kind = "inside an allocation or on the priority list"
         threw = f"{number(refused)} attempts were throttled, {number(those)} of them {kind}"
     out = f"is out for {duration(fair.outage_s)}" if fair.outage_s else "stays up"
     if none is None:
