@@ -48,8 +48,11 @@ def _of_hosts(result: PolicyResult) -> list[Check]:
     made = []
     for together, *alone in zip(one, *each, strict=True):
         promise = f"On each host, by its own part: {alone[0].promise[0].lower()}{alone[0].promise[1:]}"
-        found = [f"as one {together.found}"]
-        found += [f"host {place} {host.found}" for place, host in enumerate(alone, 1)]
+        if len({each.found for each in (together, *alone)}) == 1:
+            found = [f"{together.found}, of all as one and of each host"]
+        else:
+            found = [f"as one {together.found}"]
+            found += [f"host {place} {host.found}" for place, host in enumerate(alone, 1)]
         judged = [host.holds for host in (together, *alone) if host.holds is not None]
         if together.name == "P4":
             bounds = [host.audit.bound for host in result.hosts if host.audit is not None]

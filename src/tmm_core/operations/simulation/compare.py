@@ -13,7 +13,7 @@ from tmm_core.operations.simulation.scenario import POLICIES
 from tmm_core.operations.simulation.summary import FIGURES, Row, about, finding, value_text
 from tmm_core.operations.terminal import Paint, duration, number, paragraph, plain
 
-__all__ = ["compare_lines"]
+__all__ = ["compare_lines", "differences", "names_of", "only"]
 
 _NAME = 20
 
@@ -21,7 +21,7 @@ _NAME = 20
 def compare_lines(simulations: Sequence[Simulation], paint: Paint) -> Iterator[str]:
     """Yield what two simulations found, what differs, and what does not hold."""
     one, two = simulations
-    names = _names(one, two)
+    names = names_of(one, two)
     for name, simulation in zip(names, simulations, strict=True):
         yield paint.bold(f"{name}: {plain(simulation.scenario.title, 100)}")
         yield from paragraph(about(simulation))
@@ -33,18 +33,15 @@ def compare_lines(simulations: Sequence[Simulation], paint: Paint) -> Iterator[s
             continue
         yield from _policy(one, result, two, other, names, paint)
         yield ""
-    yield from _only(one, two, names)
+    for sentence in only(one, two):
+        yield from paragraph(sentence)
     yield from _promises(simulations, names, paint)
 
 
-def _names(one: Simulation, two: Simulation) -> list[str]:
-    names = [plain(each.scenario.name, _NAME) for each in (one, two)]
-    return names if names[0] != names[1] else [f"{number}. {name}" for number, name in enumerate(names, 1)]
-
-
-def _policy(
-    one: Simulation, result: PolicyResult, two: Simulation, other: PolicyResult, names: Sequence[str], paint: Paint
-) -> Iterator[str]:  # fmt: skip
+def differences(
+    one: Simulation, result: PolicyResult, two: Simulation, other: PolicyResult
+) -> tuple[list[list[str]], list[str]]:
+    """Return the figures of a policy that differ: label, both values and the difference; and sentences on the rest."""
     rows, same, none = [], [], []
     for row in FIGURES:
         first, second = row.of(one, result), row.of(two, other)
@@ -55,15 +52,31 @@ def _policy(
             same.append(f"{row.label} {texts[0]}")
         elif first == 0:
             none.append(row.label)
+    rest = []
+    if same:
+        rest.append("The same in both: " + "; ".join(same) + ".")
+    if none:
+        rest.append("None in either: " + "; ".join(none) + ".")
+    return rows, rest
+
+
+def names_of(one: Simulation, two: Simulation) -> list[str]:
+    """Return what to call both: their names, numbered where they are the same."""
+    names = [plain(each.scenario.name, _NAME) for each in (one, two)]
+    return names if names[0] != names[1] else [f"{number}. {name}" for number, name in enumerate(names, 1)]
+
+
+def _policy(
+    one: Simulation, result: PolicyResult, two: Simulation, other: PolicyResult, names: Sequence[str], paint: Paint
+) -> Iterator[str]:  # fmt: skip
+    rows, rest = differences(one, result, two, other)
     title = POLICIES[result.name]
     if not rows:
         yield from paragraph(f"{title}: all figures are the same.")
         return
     yield from terminal.table([title, *names, "difference"], rows, paint)
-    if same:
-        yield from paragraph("The same in both: " + "; ".join(same) + ".")
-    if none:
-        yield from paragraph("None in either: " + "; ".join(none) + ".")
+    for sentence in rest:
+        yield from paragraph(sentence)
 
 
 def _difference(row: Row, first: Any, second: Any) -> str:
@@ -80,11 +93,13 @@ def _difference(row: Row, first: Any, second: Any) -> str:
     return ("+" if more > 0 else "-") + number(abs(more))
 
 
-def _only(one: Simulation, two: Simulation, names: Sequence[str]) -> Iterator[str]:
+def only(one: Simulation, two: Simulation) -> Iterator[str]:
+    """Yield a sentence for each with policies that the other does not have."""
+    names = names_of(one, two)
     for name, simulation, other in ((names[0], one, two), (names[1], two, one)):
         alone = [POLICIES[each.name] for each in simulation.results if other.of(each.name) is None]
         if alone:
-            yield from paragraph(f"Only in {name}: {', '.join(alone)}.")
+            yield f"Only in {name}: {', '.join(alone)}."
 
 
 def _promises(simulations: Sequence[Simulation], names: Sequence[str], paint: Paint) -> Iterator[str]:

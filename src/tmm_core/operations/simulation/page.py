@@ -22,9 +22,10 @@ from tmm_core.operations.page import (
 )
 from tmm_core.operations.simulate import Simulation
 from tmm_core.operations.simulation.checks import checks
+from tmm_core.operations.simulation.compare import differences, names_of, only
 from tmm_core.operations.simulation.result import PolicyResult, Second
 from tmm_core.operations.simulation.scenario import POLICIES
-from tmm_core.operations.simulation.summary import FIGURES, finding, value_text
+from tmm_core.operations.simulation.summary import FIGURES, Row, finding, value_text
 from tmm_core.operations.terminal import duration, number
 
 __all__ = ["load_figure", "simulation_page", "wait_figure"]
@@ -84,11 +85,13 @@ def simulation_page(simulations: Sequence[Simulation]) -> Page:
             about = Text(f"{scenario.about} ({scenario.name}, seed {scenario.seed})")
             sections.append(Section(scenario.title, (about,), parts))
     if not alone:
-        sections.insert(0, Section("Side by side", [_compared(simulations)]))
+        sections.insert(
+            0, Section("Side by side", list(map(Text, only(*simulations))), _compared(*simulations))
+        )
     sections.append(Section("How to read it", (Terms(_WORDS), Bullets(_LIMITS))))
     config = first.config
     facts = [
-        ("Motivated by", first.source or "–"),
+        ("Motive", first.source or "–"),
         ("Simulated", f"{duration(first.seconds)}, seed {first.seed}"),
         ("Thresholds", (f"operating threshold {number(config.operating_threshold)}, system capacity "
          f"{number(config.system_capacity)} units per second")),
@@ -137,30 +140,32 @@ def _group(simulation: Simulation, heading: str, keys: Sequence[str]) -> Section
     kinds = {"ratio": "count"}
     columns += [Column(row.label, kinds.get(row.kind, row.kind), row.key) for row in rows]  # type: ignore[arg-type]
     table = [
-        (POLICIES[result.name], *[_to_three(row.of(simulation, result)) for row in rows])
+        (POLICIES[result.name], *[_cell(row, row.of(simulation, result)) for row in rows])
         for result in simulation.results
     ]
     return Section(heading, [Table("By policy", columns, table)])
 
 
-def _to_three(value: Cell) -> Cell:
-    return round(value, 3) if isinstance(value, float) else value
+def _cell(row: Row, value: Cell) -> Cell:
+    """Return a figure as the terminal shows it where the page has no kind for it."""
+    return value_text(row, value) if row.kind == "ratio" and value is not None else value
 
 
-def _compared(simulations: Sequence[Simulation]) -> Table:
+def _compared(one: Simulation, two: Simulation) -> list[Section]:
+    """Return what differs, policy by policy: narrow tables, that fit a telephone."""
     columns = [Column("Figure", "text", "figure")]
-    names = dict.fromkeys(result.name for simulation in simulations for result in simulation.results)
-    found = [(simulation, simulation.of(name)) for name in names for simulation in simulations]
-    pairs = [(simulation, result) for simulation, result in found if result is not None]
-    for place, (simulation, result) in enumerate(pairs):
-        columns.append(
-            Column(f"{POLICIES[result.name]}: {simulation.scenario.name}", "text", f"value_{place + 1}")
-        )
-    rows = [
-        (row.label, *[value_text(row, row.of(simulation, result)) for simulation, result in pairs])
-        for row in FIGURES
-    ]
-    return Table("All figures", columns, rows)
+    for place, name in enumerate([*names_of(one, two), "difference"], 1):
+        columns.append(Column(name, "count", f"value_{place}"))
+    found = []
+    for result in one.results:
+        other = two.of(result.name)
+        if other is None:
+            continue
+        rows, rest = differences(one, result, two, other)
+        blocks: list[Block] = [Table("Figures that differ", columns, rows)] if rows else []
+        blocks += map(Text, rest if rows else ["All figures are the same."])
+        found.append(Section(_capital(POLICIES[result.name]), blocks))
+    return found
 
 
 def _promises(result: PolicyResult) -> Table:
