@@ -13,14 +13,12 @@ import pytest
 from tmm_core import Decision, Mechanism
 from tmm_core.errors import ConfigError, TMMError
 from tmm_core.operations.cli import main
-from tmm_core.operations.page import Table, shown
 from tmm_core.operations.simulate import Simulation, simulate
 from tmm_core.operations.simulation.arrivals import Arrivals
 from tmm_core.operations.simulation.audit import Audit
 from tmm_core.operations.simulation.checks import checks
 from tmm_core.operations.simulation.clients import Clients
 from tmm_core.operations.simulation.files import figures_csv, seconds_csv
-from tmm_core.operations.simulation.page import simulation_page
 from tmm_core.operations.simulation.result import PolicyResult
 from tmm_core.operations.simulation.scenario import POLICIES, Change, Client, Scenario
 from tmm_core.operations.simulation.scenario_files import load_scenario, shipped_scenarios
@@ -401,25 +399,6 @@ def test_the_command_writes_its_files_and_says_what_it_found(
     assert "http://" not in page.replace("http://www.w3.org/", "")
     assert main([*command, "--json"]) == 0
     assert set(json.loads(capsys.readouterr().out)["policies"]) == {"none", "fair"}
-
-
-def test_the_page_says_of_no_share_that_it_is_all_where_something_is_left(
-    compared: Simulation, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Rounded to three places it was: 1 of 100,000 never answered was "100.0 %"."""
-    fair = result(compared, "fair")
-    monkeypatch.setattr(fair, "fresh", np.full_like(fair.fresh, 100_000))
-    monkeypatch.setattr(fair, "answered", np.full_like(fair.fresh, 99_999))
-    parts = simulation_page([compared]).sections[0].parts
-    tables = [block for part in parts for block in part.blocks if isinstance(block, Table)]
-    (cells,) = [
-        shown(row[place], column.kind)
-        for table in tables
-        for place, column in enumerate(table.columns)
-        for row in table.rows
-        if column.name == "answered" and row[0] == POLICIES["fair"]
-    ]
-    assert cells == ">99.9 %"
 
 
 def test_two_scenarios_are_compared(

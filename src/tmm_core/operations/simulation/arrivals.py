@@ -22,6 +22,7 @@ __all__ = ["Arrivals", "Fresh", "Requests"]
 
 _UNKNOWN = "(unknown)"
 _U = np.uint64
+_LOW, _HIGH = _U((1 << SRV_BITS) - 1), _U(64 - TIME_BITS)
 _STEP = 20  # place of the step's number above a code; a second has at most 1000
 
 _Codes = np.ndarray[Any, np.dtype[np.uint32]]
@@ -164,14 +165,15 @@ class Arrivals:
         """Make the Service Requests of some seconds; called for one after the other."""
         counts, raw = self._streams.seconds(first, number)
         codes = np.repeat(np.tile(self._slots, number), counts.ravel())  # User slot << 8 | SRV
-        draws = (raw & _U((1 << SRV_BITS) - 1)).view(np.int64)
+        times = np.empty(raw.size, dtype=np.uint32)
         sums = np.concatenate(([0], counts.cumsum()))
         cuts = sums[np.add.outer(np.arange(number) * counts.shape[1], self._cuts)]
         for row in cuts.tolist():
             for table, (begin, end) in zip(self._tables, pairwise(row), strict=True):
-                codes[begin:end] |= table.take(draws[begin:end])
-        raw >>= _U(64 - TIME_BITS)
-        times = raw.astype(np.uint32)
+                mine = raw[begin:end]
+                codes[begin:end] |= table.take((mine & _LOW).view(np.int64))
+                mine >>= _HIGH
+                times[begin:end] = mine
         bounds = [*cuts[:, 0].tolist(), codes.size]
         if self._replayed:
             codes, times, bounds = self._with_replayed(codes, times, bounds, first)

@@ -170,14 +170,13 @@ def _compared(one: Simulation, two: Simulation) -> list[Section]:
 
 def _promises(result: PolicyResult) -> Table:
     columns = (
-        Column("Property", "text", "property"), Column("Promise", "text", "promise"),
-        Column("Found", "text", "found"), Column("", "text", "holds"),
+        Column("Promise", "text", "promise"), Column("Found", "text", "found"), Column("", "text", "holds"),
     )  # fmt: skip
     words = {True: "holds", False: "BROKEN", None: "not put to the test"}
     return Table(
         "Properties P1 to P7",
         columns,
-        [(each.name, each.promise, each.found, words[each.holds]) for each in checks(result)],
+        [(f"{each.name}: {each.promise}", each.found, words[each.holds]) for each in checks(result)],
     )
 
 
