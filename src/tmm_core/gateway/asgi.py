@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable
 from types import MethodType
 from typing import Any
 
 from tmm_core.engines import native
-from tmm_core.errors import DuisError
 from tmm_core.gateway.answer import Answer, bad_request
-from tmm_core.gateway.duis import HeaderReader, known_names
+from tmm_core.gateway.asgi_input import Message, Receive, Scope, again, read_names
 from tmm_core.gateway.identify import NOBODY, asgi_identify, scope_name
 from tmm_core.gateway.middleware import Middleware
 
 __all__ = ["TrafficManagement"]
 
-Message = MutableMapping[str, Any]
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -60,10 +56,10 @@ class TrafficManagement(Middleware[App], native.Entrance):
             return await self._app(scope, receive, send)
         user_id, srv_code = sender
         if srv_code is None:
-            message, said = await _read(receive)
+            message, said = await read_names(receive)
             if message is None:
                 return None  # the User has gone before there was anything to decide
-            receive = MethodType(_again, [receive, message])
+            receive = MethodType(again, [receive, message])
             charged = self._charged(user_id, said)
             if charged is None and self._not_duis == "refuse":
                 return await _answer(send, 400, bad_request(str(said), _accept(scope)))
@@ -82,39 +78,12 @@ def _by_message(app: App, ask: Callable[[Message], Any], unusual: Callable[..., 
     async def by_message(scope: Scope, receive: Receive, send: Send) -> None:
         held: list[Any] = [receive, await receive()]
         verdict = ask(held[1])
-        again = MethodType(_again, held)
+        replay = MethodType(again, held)
         if verdict is True:
-            return await app(scope, again, send)
-        return await unusual(verdict, scope, again, send)
+            return await app(scope, replay, send)
+        return await unusual(verdict, scope, replay, send)
 
     return by_message
-
-
-async def _read(receive: Receive) -> tuple[Message | None, tuple[str, str] | DuisError]:
-    """Read until the DUIS header is there; return what has been read as one message, None if the User has gone.
-
-    And what it says: User and SRV, or why there is no header.
-    """
-    held, reader = bytearray(), HeaderReader()  # parts of a few bytes are held as bytes, not as messages
-    while (message := await receive())["type"] == "http.request":
-        part, more = message.get("body", b""), message.get("more_body", False)
-        if not held and (names := known_names(part)) is not None:
-            return message, names
-        held += part
-        try:
-            header = reader.feed(part, last=not more)
-        except DuisError as error:
-            return {"type": "http.request", "body": bytes(held), "more_body": more}, error
-        if header is not None:
-            message = {"type": "http.request", "body": bytes(held), "more_body": more}
-            return message, (header.user_id, header.srv_code)
-    return None, DuisError("the User has gone before its header was complete", len(held))
-
-
-async def _again(held: list[Any]) -> Message:
-    """Receive the message held behind `receive`, which is taken out, and then what comes."""
-    message: Message = held.pop() if len(held) > 1 else await held[0]()
-    return message
 
 
 def _accept(scope: Scope) -> str | None:
