@@ -118,7 +118,41 @@ def test_a_message_that_never_ends_is_decided_as_soon_as_its_header_is_there(ser
         assert connection.recv(100).split(b"\r\n")[0].split()[1] == b"503"
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc: not on this system")
+#: What shows the memory of a process, of all its workers.
+needs_proc = pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="needs /proc: not on this system"
+)
+
+
+def resident(group: int) -> int:
+    """Return the bytes in memory of a server and its workers, which are one process group."""
+    total = 0
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if int((process / "stat").read_text().rpartition(")")[2].split()[2]) == group:
+                status = (process / "status").read_text()
+                total += 1_024 * int(status.partition("VmRSS:")[2].split()[0])
+    return total
+
+
+def grown(port: int, group: int, stack: ExitStack, sent: bytes, senders: int) -> int:
+    """Return by how many bytes a server grows by such clients, who keep their connections while others are served."""
+    for _ in range(20):
+        assert post(port, compose()).status == 200
+    before = most = resident(group)
+    for _ in range(senders):
+        sender = stack.enter_context(socket.create_connection(("127.0.0.1", port), 5))
+        sender.settimeout(0.3)
+        with suppress(OSError):  # the server need not take what it does not look at
+            sender.sendall(sent)
+    for _ in range(100):  # each gives the server a turn at what has come meanwhile
+        assert post(port, compose()).status == 200
+        most = max(most, resident(group))
+    print(f"{(most - before) / 1e6:.1f} MB more")
+    return most - before
+
+
+@needs_proc
 def test_many_slow_senders_of_large_bodies_hold_little_memory(tmp_path: Path) -> None:
     """Sixty connections, each with a megabyte of white space before its header: 64 KiB of each are looked at."""
     need("uvicorn")
@@ -127,22 +161,51 @@ def test_many_slow_senders_of_large_bodies_hold_little_memory(tmp_path: Path) ->
     head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n"
     body = compose(in_header=" " * 1_000_000).split(b"<sr:RequestID>")[0]
     with running(command, port, log=tmp_path / "log") as server, ExitStack() as stack:
+        # All they have sent would be 60 MB.
+        assert grown(port, server.pid, stack, head + body, 60) < 20_000_000
 
-        def resident() -> int:
-            status = Path(f"/proc/{server.pid}/status").read_text()
-            return 1_024 * int(status.partition("VmRSS:")[2].split()[0])
 
+# A server without a limit for headers (uvicorn with httptools) holds them itself as long as the connection is open.
+@needs_proc
+@pytest.mark.parametrize("named", ["uvicorn, h11", "gunicorn, threads"])
+@pytest.mark.parametrize("ended", [True, False], ids=["whole", "without an end"])
+def test_many_senders_of_huge_headers_hold_little_memory(named: str, ended: bool, tmp_path: Path) -> None:
+    """Forty connections, each with a megabyte in one of the headers that say who it is, and kept open."""
+    modules, command = SERVERS[named]
+    need(*modules)
+    port = free_port()
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nTMM-SRV: 4.1.1\r\nTMM-User: " + b"9" * 1_000_000
+    if ended:
+        head += b"\r\nContent-Length: 1000\r\n\r\n"
+    with (
+        running(module(*command.format(port=port).split()), port, log=tmp_path / "log") as server,
+        ExitStack() as stack,
+    ):
+        assert grown(port, server.pid, stack, head, 40) < 20_000_000  # all they have sent would be 40 MB
+
+
+@needs_proc
+def test_nothing_is_kept_of_huge_headers_when_their_clients_have_gone(tmp_path: Path) -> None:
+    """Sixty requests, each with a megabyte of its own for User and for SRV: such texts are not kept."""
+    need("uvicorn")
+    port = free_port()
+
+    def ask(number: int) -> bytes:
+        user, srv = (b"%07d" % (2 * number + other) * 142_857 for other in (0, 1))
+        head = b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n"
+        with socket.create_connection(("127.0.0.1", port), 20) as connection:
+            connection.sendall(head + b"TMM-User: " + user + b"\r\nTMM-SRV: " + srv + b"\r\n\r\n")
+            return connection.recv(100).split()[1]
+
+    with running(
+        module(*SERVERS["uvicorn"][1].format(port=port).split()), port, log=tmp_path / "log"
+    ) as server:
+        assert {ask(number) for number in range(5)} == {
+            b"503"
+        }  # they reach the middleware, which knows no such User
+        before = resident(server.pid)
+        assert {ask(number) for number in range(5, 65)} == {b"503"}
+        grew = resident(server.pid) - before
         assert post(port, compose()).status == 200
-        before = most = resident()
-        for _ in range(60):
-            sender = stack.enter_context(socket.create_connection(("127.0.0.1", port), 5))
-            sender.settimeout(2)
-            with suppress(OSError):  # the server need not take what it does not look at
-                sender.sendall(head + body)
-        for _ in range(
-            100
-        ):  # and the others are served: each gives the server a turn at what has come meanwhile
-            assert post(port, compose()).status == 200
-            most = max(most, resident())
-        print(f"{(most - before) / 1e6:.1f} MB more")
-        assert most - before < 20_000_000  # all they have sent would be 60 MB
+    print(f"{grew / 1e6:.1f} MB more")
+    assert grew < 20_000_000  # all they have sent would be 120 MB
