@@ -40,6 +40,8 @@ cdef int run_batch(Engine self, Batch* batch) except -1:
         lend_pending(self, self.slab, own.slab)
         with nogil:
             decide_batch(&own, &self.workspaces[index], batch)
+            if self.shared:
+                hold_nothing_back(&own, batch.now)
         lend_pending(self, own.slab, self.slab)
     finally:
         self.release(index)

@@ -122,6 +122,17 @@ cdef inline void charge_load(Plan* plan, Terms* terms, int64_t units, int64_t no
         activate(door.control, now_ns)
 
 
+cdef inline void hold_nothing_back(Plan* plan, int64_t now) noexcept nogil:
+    """Charge what is held back: whoever counts here next must not have to know of it."""
+    cdef int64_t held = read(&plan.slab.pending)
+    cdef Terms terms
+    if held != 0:
+        read_terms(plan.door, 0, 0, &terms)
+        write(&plan.slab.pending, 0)
+        plan.shared = True
+        charge_load(plan, &terms, held, now)
+
+
 cdef inline void charge_whole_blocks(Door* door, SlabHead* slab, Terms* terms, int64_t due, int64_t now,
                                      bint shared) noexcept nogil:
     """Charge the virtual queue; what does not make a whole block is held back."""

@@ -18,7 +18,7 @@ from .atomic cimport add, likely, publish, read, read_published, swap_if, write
 from .batch cimport decide_batch, decide_each
 from .candidate cimport compare
 from .clock cimport clock_early, clock_exact, clock_step
-from .decide cimport FREE_THREADED, decide, open_plan
+from .decide cimport FREE_THREADED, decide, hold_nothing_back, open_plan
 from .gcra cimport stamp_of
 from .histogram cimport is_dense
 from .layout cimport (
