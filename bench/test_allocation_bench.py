@@ -7,6 +7,7 @@ import random
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -51,15 +52,20 @@ def processor_time(users: int) -> float:
     return min(times)
 
 
-def test_allocate_10000_users_quick(benchmark: Any) -> None:
+def test_allocate_10000_users_quick(judge: Callable[..., None], benchmark: Any) -> None:
     """Included: weights, water-filling, rounding. Not included: reading the file."""
     portfolio, parameters = inputs(10_000)
     allocations = benchmark(allocate, portfolio, parameters)
     assert allocations.total == allocations.distributable
     # Ten times the Users, 13 times the comparisons of a sort: 40 would be growth by the square setting in.
-    growth = processor_time(10_000) / processor_time(1_000)
+    took = processor_time(10_000)
+    growth = took / processor_time(1_000)
     benchmark.extra_info["growth_10x"] = growth
     assert growth < 40
+    judge(
+        "allocate_10000", "the formula for 10,000 Users", took, f"{took:.3f} s",
+        f"{growth:.0f} times the time of 1,000; processor time",
+    )  # fmt: skip
 
 
 def test_read_portfolio_of_10000_users_quick(benchmark: Any) -> None:
@@ -80,7 +86,9 @@ def written(portfolio: Portfolio) -> bytes:
     return text.encode()
 
 
-def test_the_allocate_command_of_10000_users(benchmark: Any, tmp_path: Path) -> None:
+def test_the_allocate_command_of_10000_users(
+    judge: Callable[..., None], benchmark: Any, tmp_path: Path
+) -> None:
     """Included: the start of Python and NumPy, both files, the month before, the table of all Users, the new file."""
     portfolio, _ = inputs(10_000)
     rows = tuple(
@@ -109,6 +117,8 @@ def test_the_allocate_command_of_10000_users(benchmark: Any, tmp_path: Path) -> 
 
     months = iter([f"2026-{number:02d}" for number in range(1, 9)])
     benchmark.pedantic(lambda: allocate_month(next(months)), rounds=7, warmup_rounds=1)
-    benchmark.extra_info["processor_s"] = min(times)
     assert (tmp_path / "2026-07-01.csv").read_text().count("\n") == 10_001
-    assert min(times) < 1
+    judge(
+        "allocate_command", "`tmm allocate` for 10,000 Users", min(times), f"{min(times):.2f} s",
+        "processor time of the whole command: Python, files, table of all Users",
+    )  # fmt: skip

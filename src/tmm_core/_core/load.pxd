@@ -19,8 +19,9 @@ cdef inline int64_t waiting(int64_t word, int64_t now, int64_t ceiling) noexcept
 
 cdef inline void charge_backlog(int64_t* word, int64_t amount, int64_t now, int64_t ceiling) noexcept nogil:
     """Add to the virtual queue, up to its ceiling."""
-    cdef int64_t found = read(word)
-    cdef int64_t lead
+    cdef int64_t found = 0, lead
+    # Read so as to write: other workers' line then comes over once, and not a second time for the charge.
+    swap_if(word, &found, found)
     while True:
         lead = waiting(found, now, ceiling) + amount
         if lead > ceiling:
