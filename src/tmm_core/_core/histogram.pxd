@@ -11,7 +11,7 @@ from .workspace cimport ALL, CELLS_MAX, Batch, Cell, Tally, Workspace, clamped
 
 cdef enum:
     RUN = 16                        # cells looked at together
-    CELLS_PER_REQUEST = 16          # of a table that pays: most are looked at in vain
+    CELLS_PER_REQUEST = 2           # of a table that pays: most are looked at in vain
 
 
 cdef inline uint32_t height_of(Batch* batch) noexcept nogil:
