@@ -35,7 +35,8 @@ ASKED_AT_ONCE = "<int64_t>0)\n        if base > tolerance:\n"
 OWN_AT_ONCE = "    if interval == 0 or not take_at_once("
 LISTED = "        return told(plan, plan.listed,"
 CHARGED = "        read_terms(plan.door, user, srv, &terms)\n        charge_load(plan, &terms, cost, now)\n"
-HELD = "    cdef int64_t cost = plan.services[srv] >> 1, due = read(&plan.slab.pending) + cost\n"
+HELD = "read(&plan.slab.pending) + cost\n    if unlikely"
+HELD_LATE = "read(&plan.slab.pending) + cost\n    cdef Terms"
 RECHECKED = "    if unlikely(recheck(&plan.control.generation) != generation):\n"
 OWN_FIRST = "    elif terms.rule.interval and take("
 PUBLISHED = "    publish(&control.generation, generation)\n"
@@ -108,12 +109,8 @@ DEFECTS: dict[str, tuple[list[Change], str]] = {
     # -- the load, activation and spare capacity
     "priority is not charged to the backlog": (
         [
-            (
-                DECIDE,
-                "    cdef int64_t due = read(&plan.slab.pending) + cost\n",
-                "    cdef int64_t due = read(&plan.slab.pending) + (cost if outcome != PRIORITY else 0)\n",
-            ),
-            (DECIDE, HELD, HELD.replace("+ cost", "+ (cost if outcome != PRIORITY else 0)")),
+            (DECIDE, HELD, HELD.replace("cost", "(cost if outcome != PRIORITY else 0)")),
+            (DECIDE, HELD_LATE, HELD_LATE.replace("cost", "(cost if outcome != PRIORITY else 0)")),
             (DECIDE, CHARGED, CHARGED.replace("        charge", "        if outcome != PRIORITY:\n            charge")),
         ],
         P + "p2_a_flood_on_the_priority_list_is_load_like_any_other",

@@ -188,19 +188,21 @@ cdef inline int told(Plan* plan, int64_t* counts, uint32_t user, uint32_t srv, i
     """Charge the load as `charge_load` does, where that is to hold the units back; and `tell`."""
     cdef int64_t due = read(&plan.slab.pending) + cost
     if unlikely(due >= plan.charge_block or now < plan.short_since):
-        return plan.long_way(plan, user, srv, outcome, now, clock_is_ours)
+        # With its cost: that of the SRV may change before it is read again.
+        return plan.long_way(plan, user, srv, cost * OUTCOMES + outcome, now, clock_is_ours)
     write(&plan.slab.pending, due)
     count(counts + user * plan.srv_slots + srv, 1, False)
     count(plan.units + <int64_t>user * OUTCOMES + outcome, cost, False)
     return outcome
 
 
-cdef inline int decide_with_care(Plan* plan, uint32_t user, uint32_t srv, int outcome, int64_t now,
+cdef inline int decide_with_care(Plan* plan, uint32_t user, uint32_t srv, int64_t done, int64_t now,
                                  bint clock_is_ours) noexcept nogil:
     """The long way, for whatever the short one did not decide, and to tell what it did not tell."""
     cdef bint again = False
-    if outcome >= 0:
-        return charged_and_told(plan, user, srv, outcome, now, clock_is_ours)
+    cdef int outcome = -1
+    if done >= 0:
+        return charged_and_told(plan, user, srv, done & (OUTCOMES - 1), done // OUTCOMES, now, clock_is_ours)
     if is_stale(plan):
         renew(plan)
         again = True
@@ -225,10 +227,10 @@ cdef inline int decide_with_care(Plan* plan, uint32_t user, uint32_t srv, int ou
     return SPARE_CAPACITY if outcome == THROTTLED and plan.observe else outcome
 
 
-cdef inline int charged_and_told(Plan* plan, uint32_t user, uint32_t srv, int outcome, int64_t now,
+cdef inline int charged_and_told(Plan* plan, uint32_t user, uint32_t srv, int outcome, int64_t cost, int64_t now,
                                  bint clock_is_ours) noexcept nogil:
     """Charge the load and count, after the bucket; and ask the candidate's."""
-    cdef int64_t cost = plan.services[srv] >> 1, due = read(&plan.slab.pending) + cost
+    cdef int64_t due = read(&plan.slab.pending) + cost
     cdef Terms terms
     if due < plan.charge_block and now >= plan.far_since:
         write(&plan.slab.pending, due)

@@ -67,9 +67,9 @@ cdef struct Scratch:                # room for the Users in excess, private to a
 
 cdef struct Plan
 
-# Decides what the short way did not: `outcome` is -1, or what only has to be told yet. Called by its address it is
-# never put in line: no decision pays for the room it needs on the stack.
-ctypedef int (*LongWay)(Plan* plan, uint32_t user, uint32_t srv, int outcome, int64_t now,
+# Decides what the short way did not: `done` is -1, or of what only has to be told yet cost * OUTCOMES + outcome. Called
+# by its address it is never put in line: no decision pays for the room it needs on the stack.
+ctypedef int (*LongWay)(Plan* plan, uint32_t user, uint32_t srv, int64_t done, int64_t now,
                         bint clock_is_ours) noexcept nogil
 
 
