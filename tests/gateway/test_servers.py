@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from http.client import HTTPConnection
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -189,6 +190,8 @@ def test_nothing_is_kept_of_huge_headers_when_their_clients_have_gone(tmp_path: 
     """Sixty requests, each with a megabyte of its own for User and for SRV: such texts are not kept."""
     need("uvicorn")
     port = free_port()
+    # They reach the middleware, which knows no such User; without httptools uvicorn itself refuses so much.
+    answer = b"503" if find_spec("httptools") else b"400"
 
     def ask(number: int) -> bytes:
         user, srv = (b"%07d" % (2 * number + other) * 142_857 for other in (0, 1))
@@ -200,11 +203,9 @@ def test_nothing_is_kept_of_huge_headers_when_their_clients_have_gone(tmp_path: 
     with running(
         module(*SERVERS["uvicorn"][1].format(port=port).split()), port, log=tmp_path / "log"
     ) as server:
-        assert {ask(number) for number in range(5)} == {
-            b"503"
-        }  # they reach the middleware, which knows no such User
+        assert {ask(number) for number in range(5)} == {answer}
         before = resident(server.pid)
-        assert {ask(number) for number in range(5, 65)} == {b"503"}
+        assert {ask(number) for number in range(5, 65)} == {answer}
         grew = resident(server.pid) - before
         assert post(port, compose()).status == 200
     print(f"{grew / 1e6:.1f} MB more")

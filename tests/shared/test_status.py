@@ -173,7 +173,7 @@ def test_what_apply_refuses_is_a_fault_in_the_gateways_event_log_and_the_last_go
             watcher.flush()
             allocations.write_text(CSV + "Northern Energy,other,,-3\nHydra Ltd,others,,5\n", encoding="utf-8")
             begin = f"the configuration is refused, {version} stays in force: "
-            first = f"{begin}{allocations}:2: allocation -3 must be 0 or more (and 1 more)"
+            first = f"{begin}{allocations}:2:24: allocation -3 must be 0 or more (and 1 more)"
             assert refused(str(toml), "--dry-run") == []
             assert refused(str(toml)) == [first]
             # More Users than the block has slots for is found when it is applied.

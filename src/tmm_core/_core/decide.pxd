@@ -107,6 +107,7 @@ cdef inline void charge_load(Plan* plan, Terms* terms, int64_t units, int64_t no
     """
     cdef Door* door = plan.door
     cdef int64_t due = units, now = stamp_of(now_ns), backlog
+    cdef bint far
     if not plan.shared:
         due += read(&plan.slab.pending)
         if due < terms.charge_block:
@@ -117,9 +118,11 @@ cdef inline void charge_load(Plan* plan, Terms* terms, int64_t units, int64_t no
     if due != 0:
         charge_whole_blocks(door, plan.slab, terms, due, now, plan.shared)
     backlog = backlog_at(door, plan.slab, terms, now)
-    look_from(plan, now_ns if backlog + terms.charge_block * terms.unit <= terms.activation else NEVER)
     if unlikely(backlog > terms.activation) and not active(door.control):
         activate(door.control, now_ns)
+    # Nobody looks for what is there already; the tick that ends it has this worker look again.
+    far = active(door.control) or backlog + terms.charge_block * terms.unit <= terms.activation
+    look_from(plan, now_ns if far else NEVER)
 
 
 cdef inline void hold_nothing_back(Plan* plan, int64_t now) noexcept nogil:
