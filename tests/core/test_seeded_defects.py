@@ -37,7 +37,7 @@ LISTED = "        return told(plan, plan.listed,"
 CHARGED = "        read_terms(plan.door, user, srv, &terms)\n        charge_load(plan, &terms, cost, now)\n"
 HELD = "read(&plan.slab.pending) + cost\n    if unlikely"
 HELD_LATE = "read(&plan.slab.pending) + cost\n    cdef Terms"
-RECHECKED = "    if unlikely(recheck(&plan.control.generation) != generation):\n"
+RECHECKED = "    if unlikely(recheck(&plan.control.generation) != plan.generation):\n"
 OWN_FIRST = "    elif terms.rule.interval and take("
 PUBLISHED = "    publish(&control.generation, generation)\n"
 

@@ -425,7 +425,7 @@ cdef inline void decide_each(Plan* plan, Batch* batch, int64_t start, int64_t n)
     for i in range(start, start + n):
         user = clamped(batch.users[i], batch.user_limit)
         srv = clamped(batch.srvs[i], batch.srv_limit)
-        outcome = decide_at_once(plan, plan.generation, user, srv, batch.now, True, batch.clock_is_ours)
+        outcome = decide_at_once(plan, user, srv, batch.now, True, batch.clock_is_ours)
         if unlikely(outcome < 0):
             outcome = plan.long_way(plan, user, srv, -1, batch.now, batch.clock_is_ours)
         batch.out[i] = outcome

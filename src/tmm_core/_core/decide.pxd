@@ -162,11 +162,11 @@ cdef inline int decide(Plan* plan, uint32_t user, uint32_t srv, int64_t now, bin
 
     With our own clock it is read again before a refusal. Where the Mechanism only observes, nothing is throttled.
     """
-    cdef int outcome = decide_at_once(plan, plan.generation, user, srv, now, False, clock_is_ours)
+    cdef int outcome = decide_at_once(plan, user, srv, now, False, clock_is_ours)
     return outcome if likely(outcome >= 0) else plan.long_way(plan, user, srv, -1, now, clock_is_ours)
 
 
-cdef inline int decide_at_once(Plan* plan, int64_t generation, uint32_t user, uint32_t srv, int64_t now, bint ticked,
+cdef inline int decide_at_once(Plan* plan, uint32_t user, uint32_t srv, int64_t now, bint ticked,
                                bint clock_is_ours) noexcept nogil:
     """The short way of most: on the priority list, or inside the allocation; -1 for all else, with nothing written.
 
@@ -175,7 +175,7 @@ cdef inline int decide_at_once(Plan* plan, int64_t generation, uint32_t user, ui
     cdef Rule* rule = plan.rules + 2 * <int64_t>user
     cdef uint32_t service = plan.services[srv]
     cdef int64_t interval = read(&rule.interval), tolerance = read(&rule.tolerance), cost = service >> 1
-    if unlikely(recheck(&plan.control.generation) != generation):
+    if unlikely(recheck(&plan.control.generation) != plan.generation):
         return -1
     if not ticked and unlikely(tick_due(plan.control, plan.tick_ns, now)):
         return -1
@@ -215,7 +215,7 @@ cdef inline int decide_with_care(Plan* plan, uint32_t user, uint32_t srv, int64_
     if plan.shared:
         outcome = decide_fully(plan, user, srv, now, clock_is_ours)
     elif again:
-        outcome = decide_at_once(plan, plan.generation, user, srv, now, True, clock_is_ours)
+        outcome = decide_at_once(plan, user, srv, now, True, clock_is_ours)
         if outcome >= 0:
             return outcome
     if outcome < 0:
