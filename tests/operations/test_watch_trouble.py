@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import random
@@ -223,3 +224,47 @@ def test_an_unreadable_letter_is_set_aside_and_counted(world: World, text: str) 
     if text:
         assert world.rows("SELECT what, records FROM losses") == [("fault", 1)]
         assert [file.name for file in folder.iterdir()] == ["1.unreadable"]
+
+
+def letter(**changes: object) -> str:
+    fault = {"at_ms": NOON, "mono_ns": 1, "kind": "fail-open", "detail": "", "count": 1, "user": None}
+    return json.dumps(["fault", {**fault, **changes}]) + "\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        letter(kind="of-a-later-version"),
+        letter(at_ms="noon"),
+        letter(count=1 << 70),
+        letter(detail={"no": "text"}),
+        letter(user=["a", "list"]),
+        letter(user="zz\udce9"),
+    ],
+)
+def test_a_letter_the_log_does_not_take_is_counted_and_does_not_stop_it(world: World, text: str) -> None:
+    folder = world.path.parent / "events.db.inbox"
+    folder.mkdir()
+    (folder / "1.jsonl").write_text(text, encoding="ascii")
+    watcher = world.watch()
+    world.overload(5, watcher)
+    watcher.flush()
+    assert watcher.failures == 0
+    world.assert_log_equals_engine()
+    assert world.rows("SELECT what, records FROM losses") == [("fault", 1)]
+    assert list(folder.iterdir()) == []
+
+
+def test_a_fault_in_the_name_of_a_file_that_is_not_utf8_is_written(world: World) -> None:
+    watcher = world.watch()
+    watcher.fault("configuration-refused", os.fsdecode(b"allocations/zz\xe9.csv: its name is no day"))
+    world.quiet(2, watcher)
+    watcher.flush()
+    assert watcher.failures == 0
+    ((detail,),) = world.rows("SELECT detail FROM faults WHERE kind = 'configuration-refused'")
+    assert detail == r"allocations/zz\udce9.csv: its name is no day"
+
+
+def test_a_fault_of_an_unknown_kind_is_refused_where_it_is_told(world: World) -> None:
+    with pytest.raises(ValueError, match="kind 'fail_open' must be one of fail-open, "):
+        world.watch().fault("fail_open", "nobody could decide")

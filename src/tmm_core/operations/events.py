@@ -157,7 +157,8 @@ class EventLog:
         Raises
         ------
         EventLogError
-            It could not be written: disk full, locked, damaged. Nothing of it is in the log.
+            It could not be written: disk full, locked, damaged, or a value the log does not take. Nothing of it is
+            in the log.
         """
         try:
             month = month_of(batch.from_ms)
@@ -172,7 +173,7 @@ class EventLog:
                 # Names that were given a number in the transaction have none any more.
                 self._users, self._srvs = known
                 raise
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, ValueError, TypeError, OverflowError) as error:
             raise EventLogError(f"{self.file}: cannot be written: {error}") from error
         self._seq = seq
         return seq
@@ -407,7 +408,7 @@ class EventLog:
             "INSERT INTO faults (seq, at_ms, mono_ns, kind, user, count, detail) VALUES (?, ?, ?, ?, ?, ?, ?)",
             [
                 (seq, f.at_ms, f.mono_ns, f.kind, None if f.user is None else self._user(f.user), f.count,
-                 f.detail)
+                 _written(f.detail))
                 for f in batch.faults
             ],
         )  # fmt: skip
@@ -434,7 +435,7 @@ class EventLog:
             connection.execute("DELETE FROM letters WHERE seq < ?", (seq - _LETTER_COMMITS,))
         connection.executemany(
             "INSERT INTO losses (seq, what, records, first_ms, last_ms, reason) VALUES (?, ?, ?, ?, ?, ?)",
-            [(seq, x.what, x.records, x.first_ms, x.last_ms, x.reason) for x in batch.losses],
+            [(seq, x.what, x.records, x.first_ms, x.last_ms, _written(x.reason)) for x in batch.losses],
         )
         connection.executemany(
             "INSERT OR REPLACE INTO notifications VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -443,6 +444,11 @@ class EventLog:
                 for n in batch.notifications
             ],
         )
+
+
+def _written(text: str) -> str:
+    """Return a text as UTF-8 can write it: the name of a file in it may be none."""
+    return str.encode(text, "utf-8", "backslashreplace").decode("utf-8")
 
 
 def _statements(script: str) -> Iterator[str]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import sqlite3
 import threading
 import time
 import uuid
@@ -29,6 +30,7 @@ from tmm_core.operations.event_log.event_records import Batch, Fault, Source
 from tmm_core.operations.event_log.inbox import Inbox
 from tmm_core.operations.event_log.observe import Known, Observer
 from tmm_core.operations.event_log.retention import keep_within
+from tmm_core.operations.event_log.schema import FAULTS
 from tmm_core.operations.events import EventLog
 from tmm_core.reload import Reload
 
@@ -36,6 +38,9 @@ __all__ = ["Clock", "SystemClock", "WatchSettings", "Watcher", "source_of", "sta
 
 _log = logging.getLogger("tmm_core.watch")
 
+# What no log takes, however often it is tried: a kind it does not know, a text in the place of a number.
+_UNFIT = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError, sqlite3.InterfaceError,
+          ValueError, TypeError, OverflowError)  # fmt: skip
 _TELL_NS = 60_000_000_000  # between two words about a log that cannot be written
 _GATEWAY_KINDS = {
     "fail_open": "fail-open",
@@ -180,7 +185,15 @@ class Watcher:
     # ---- what others tell
 
     def fault(self, kind: str, detail: str, *, count: int = 1, user: str | None = None) -> None:
-        """Note a fault, one of ``event_schema.FAULTS``; never waits. *Thread-safe.*"""
+        """Note a fault, one of ``event_log.schema.FAULTS``; never waits. *Thread-safe.*
+
+        Raises
+        ------
+        ValueError
+            `kind` is none of them.
+        """
+        if kind not in FAULTS:
+            raise ValueError(f"kind {kind!r} must be one of {', '.join(FAULTS)}")
         self._inbox.put(Fault(self._clock.at_ms(), self._clock.mono_ns(), kind, detail, count, user))
 
     def gateway_listener(self) -> Callable[[Any], None]:
@@ -337,6 +350,8 @@ class Watcher:
             self._log.append(observer.batch)
         except EventLogError as error:
             self._failed(error, at_ms, mono_ns)
+            if isinstance(error.__cause__, _UNFIT):
+                observer.give_up_told(at_ms, str(error))  # the next commit is without it
             return
         batch = observer.batch
         self._committed_ns = mono_ns

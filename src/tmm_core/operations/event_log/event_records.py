@@ -130,7 +130,7 @@ class EventUser:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something that is not as it should be; `kind` is one of ``event_schema.FAULTS``."""
+    """Something that is not as it should be; `kind` is one of ``event_log.schema.FAULTS``."""
 
     at_ms: int
     mono_ns: int
@@ -168,7 +168,7 @@ class ThrottleRecord:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """Records that could not be written; `what` is one of ``event_schema.LOSSES``."""
+    """Records that could not be written; `what` is one of ``event_log.schema.LOSSES``."""
 
     what: str
     records: int

@@ -207,6 +207,18 @@ class Observer:
         else:
             self.lose(what, 1, at_ms, "the event log could not be written in time")
 
+    def give_up_told(self, at_ms: int, reason: str) -> None:
+        """Count as lost what others have told and the log does not take: counts and events must not wait for it."""
+        batch = self.batch
+        for kept, what in (
+            (batch.faults, "fault"),
+            (batch.throttle_records, "throttle-record"),
+            (batch.notifications, "notification"),
+        ):
+            if kept:
+                self.lose(what, len(kept), at_ms, reason)
+                kept.clear()
+
     def lose(self, what: str, records: int, at_ms: int, reason: str) -> None:
         """Count what will never be written."""
         row = self._dropped.setdefault((what, reason), [0, at_ms, at_ms])
