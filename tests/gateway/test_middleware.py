@@ -29,6 +29,7 @@ from gateway.drive import (
 from gateway.messages import OTHER_USER, compose
 from tmm_core.gateway import answer, asgi, duis, wsgi
 from tmm_core.gateway.identify import HttpHeader
+from tmm_core.gateway.wsgi_input import WsgiInput
 
 
 @both
@@ -399,3 +400,14 @@ def test_a_body_without_a_header_holds_less_than_400_kb(door: str, size: int) ->
     tracemalloc.stop()
     assert 65_536 <= read <= 65_536 + max(size, 2_048)
     assert peak < 400_000
+
+
+@pytest.mark.parametrize("terminated", [True, False])
+def test_a_line_read_over_the_end_of_what_was_held_is_no_longer_than_asked(terminated: bool) -> None:
+    body = b"x" * 5_000
+    environ: Any = {"wsgi.input": io.BytesIO(body)}
+    environ |= {"wsgi.input_terminated": True} if terminated else {"CONTENT_LENGTH": str(len(body))}
+    source = WsgiInput(environ)
+    assert source.begin() == body[:2_048]
+    assert source.read(2_000) == body[:2_000]
+    assert source.readline(60) == body[:60], "48 bytes that were held, and 12 more"

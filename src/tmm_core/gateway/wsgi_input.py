@@ -77,9 +77,8 @@ class WsgiInput:
         line = self.read(end if size is None else min(end, size)) if self._held else b""
         if line.endswith(b"\n") or (size is not None and len(line) >= size):
             return line
-        limit = (
-            size if self._left is None else self._left if size is None else min(self._left, size - len(line))
-        )
+        wanted = None if size is None else size - len(line)
+        limit = wanted if self._left is None else self._left if wanted is None else min(self._left, wanted)
         rest = self._input.readline() if limit is None else self._input.readline(limit) if limit else b""
         if self._left is not None:
             self._left -= len(rest)
