@@ -372,6 +372,33 @@ def test_templates_can_be_replaced_and_are_checked(tmp_path: Path) -> None:
     assert len(wrong.value.mistakes) == 2 and "$nobody, $users" in str(wrong.value)
 
 
+def hook_at(url: str) -> str:
+    return f'[webhook.N]\nurl = "{url}"\nsecret_env = "NORTH_SECRET"\n'
+
+
+def mail_to(recipients: str, more: str = "port = 25") -> str:
+    return (
+        f'[smtp]\nhost = "mail.example"\nsender = "a@b"\n{more}\n'.replace("port = 25\n", "")
+        + f"[smtp.recipients]\nS = {recipients}\n"
+    )
+
+
+@pytest.mark.parametrize("text", [b"Subject: zz\xe9\n", None])
+def test_templates_that_cannot_be_read_are_a_mistake(tmp_path: Path, text: bytes | None) -> None:
+    folder = tmp_path / "texts"
+    if text is not None:
+        folder.mkdir()
+        (folder / "began.txt").write_bytes(text)
+    with pytest.raises(ConfigError, match="is not UTF-8" if text else "is no folder"):
+        Templates.load(folder)
+
+
+def test_a_folder_without_a_template_is_a_mistake(tmp_path: Path) -> None:
+    (tmp_path / "begun.txt").write_text("Subject: misspelt\n")
+    with pytest.raises(ConfigError, match=r"neither began\.txt nor ended\.txt"):
+        Templates.load(tmp_path)
+
+
 def test_senders_are_read_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NORTH_SECRET", "s3cret")
     file = tmp_path / "notify.toml"
@@ -394,6 +421,17 @@ def test_senders_are_read_from_a_file(tmp_path: Path, monkeypatch: pytest.Monkey
         ('[webhook.N]\nurl = "ftp://n"\nsecret_env = "NORTH_SECRET"\n', r"toml:2:7: .* an https address"),
         ("[file\n", r"notify\.toml:1:6: is not TOML"),
         ("webhook = 3\n", r"toml:1:11: is not of the form"),
+        (hook_at("https://[n.example/"), r"toml:2:7: .* expected an https address"),
+        (hook_at("https:///"), r"toml:2:7: .* expected an https address"),
+        (hook_at("https://n.example:99999/"), r"toml:2:7: .* expected an https address"),
+        (mail_to('"o@s.example"'), r"toml:5:5: recipients of 'S': 'o@s.example', expected a list"),
+        (mail_to("[]"), r"toml:5:5: recipients of 'S': \[\], expected a list"),
+        (mail_to("[7]"), r"toml:5:5: recipients of 'S': \[7\], expected a list"),
+        (mail_to('["o@s"]', 'port = "25"'), r"toml:4:\d+: port '25', expected 1 to 65535"),
+        (mail_to('["o@s"]', "prot = 25"), r"toml:4:1: unknown key 'prot'"),
+        (mail_to('["o@s"]', 'user = "u"\npassword_env = "NO_SUCH"'), r"toml:5:\d+: .*NO_SUCH.* no password"),
+        ('[file]\nfolder = "a"\nfoldr = "b"\n', r"toml:3:1: unknown key 'foldr', expected folder"),
+        ("", r"names no sender, expected \[file\], \[webhook\] or \[smtp\]"),
     ]:
         file.write_text(text)
         with pytest.raises(ConfigError, match=fault):

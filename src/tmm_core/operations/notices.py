@@ -99,11 +99,22 @@ class Templates:
         ConfigError
             All mistakes at once.
         """
-        texts = {}
+        texts, found = {}, []
+        if not Path(folder).is_dir():
+            raise ConfigError(Mistake(f"{folder} is no folder with began.txt or ended.txt"))
         for name in ("began", "ended"):
             file = Path(folder) / f"{name}.txt"
             if file.is_file():
-                texts[name] = file.read_text(encoding="utf-8")
+                try:
+                    texts[name] = file.read_text(encoding="utf-8")
+                except UnicodeDecodeError as error:
+                    found.append(Mistake(f"is not UTF-8: {error}", file=str(file)))
+                except OSError as error:
+                    found.append(Mistake(f"cannot be read: {error.strerror}", file=str(file)))
+        if not texts and not found:
+            found.append(Mistake(f"{folder} has neither began.txt nor ended.txt"))
+        if found:
+            raise ConfigError(found)
         return cls(**texts)
 
 

@@ -22,11 +22,14 @@ from email.message import EmailMessage
 from email.utils import formatdate
 from os import PathLike
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 from tmm_core.errors import ConfigError, Mistake
 from tmm_core.operations.notices import Notice
+
+if TYPE_CHECKING:
+    from tmm_core.policy.toml_places import Toml
 
 __all__ = ["FileDrop", "Sender", "Smtp", "Webhook", "folder_name", "load_senders", "signature"]
 
@@ -92,6 +95,20 @@ def signature(secret: str, at_s: int, body: bytes) -> str:
     return f"t={at_s},v1={digest}"
 
 
+def _is_safe(address: str) -> bool:
+    """Tell whether an address can be reached, and nobody reads on the way: https, or this machine."""
+    try:
+        parts = urlsplit(address)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return False
+    return (
+        bool(host)
+        and port != 0
+        and (parts.scheme == "https" or (parts.scheme == "http" and host in _LOOPBACK))
+    )
+
+
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *_: Any, **__: Any) -> None:
         return None  # a notice goes where it was configured to go, or nowhere
@@ -124,8 +141,7 @@ class Webhook:
     def __post_init__(self) -> None:
         found = []
         for user, address in self.addresses.items():
-            parts = urlsplit(address)
-            if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOOPBACK):
+            if not _is_safe(address):
                 found.append(
                     Mistake(f"webhook of {user!r}: {address!r}, expected an https address", field=user)
                 )
@@ -240,50 +256,111 @@ def load_senders(path: str | PathLike[str]) -> list[Sender]:
     """
     from tmm_core.policy.toml_places import load_toml
 
-    file = Path(path)
-    toml = load_toml(file)
-    tables = toml.values
-    senders: list[Sender] = []
-    found: list[Mistake] = []
-
-    def wrong(message: str, section: str, *keys: str, field: str) -> None:
-        line, column = toml.place_of(section, *keys)
-        found.append(Mistake(message, file=str(file), line=line, column=column, field=field))
-
-    for name in sorted(tables.keys() - {"file", "webhook", "smtp"}):
-        wrong(f"[{name}] is no sender, expected file, webhook or smtp", name, field=name)
-    section = "file"
-    try:
-        if "file" in tables:
-            senders.append(FileDrop(file.parent / tables["file"]["folder"]))
-        if "webhook" in tables:
-            section = "webhook"
-            hooks = tables[section]
-            urls = {user: hook["url"] for user, hook in hooks.items()}
-            secrets = {user: os.environ.get(hook["secret_env"], "") for user, hook in hooks.items()}
-            senders.append(Webhook(urls, secrets))
-        if "smtp" in tables:
-            section = "smtp"
-            mail = tables[section]
-            recipients = {user: tuple(addresses) for user, addresses in mail["recipients"].items()}
-            login = None
-            if "user" in mail:
-                login = (mail["user"], os.environ.get(mail["password_env"], ""))
-            senders.append(Smtp(mail["host"], mail["sender"], recipients, mail.get("port", 587), login))
-    except ConfigError as error:
-        for each in error.mistakes:
-            user = each.field or ""
-            wrong(
-                each.message,
-                section,
-                user,
-                "url" if each.message.endswith("https address") else "secret_env",
-                field=user,
-            )
-    except KeyError as error:
-        wrong(f"{error.args[0]} is missing", section, field=str(error.args[0]))
-    except (TypeError, AttributeError) as error:
-        wrong(f"is not of the form expected: {error}", section, field=section)
-    if found:
-        raise ConfigError(found)
+    reader = _SenderFile(str(path), load_toml(path))
+    senders = reader.read()
+    if reader.found:
+        raise ConfigError(reader.found)
     return senders
+
+
+class _SenderFile:
+    """The tables of a file of senders, and the mistakes in them."""
+
+    def __init__(self, file: str, toml: Toml) -> None:
+        self.found: list[Mistake] = []
+        self._file, self._toml = file, toml
+
+    def read(self) -> list[Sender]:
+        tables = self._toml.values
+        readers: dict[str, Callable[[Any], Sender | None]] = {
+            "file": self._file_drop, "webhook": self._webhook, "smtp": self._smtp,
+        }  # fmt: skip
+        for name in sorted(tables.keys() - readers.keys()):
+            self._wrong(f"[{name}] is no sender, expected file, webhook or smtp", name)
+        if not tables:
+            self._wrong("names no sender, expected [file], [webhook] or [smtp]")
+        made = [read(tables[name]) for name, read in readers.items() if self._is_table(tables, name)]
+        return [sender for sender in made if sender is not None]
+
+    def _file_drop(self, table: Any) -> Sender | None:
+        self._only(("folder",), "file")
+        folder = self._text(table, "folder", "file")
+        return FileDrop(Path(self._file).parent / folder) if folder else None
+
+    def _webhook(self, table: Any) -> Sender | None:
+        before = len(self.found)
+        urls, secrets = {}, {}
+        for user in table:
+            if self._is_table(table, user, "webhook"):
+                self._only(("url", "secret_env"), "webhook", user)
+                urls[user] = self._text(table[user], "url", "webhook", user)
+                secrets[user] = os.environ.get(self._text(table[user], "secret_env", "webhook", user), "")
+        if len(self.found) > before:
+            return None
+        try:
+            return Webhook(urls, secrets)
+        except ConfigError as error:
+            for each in error.mistakes:
+                key = "url" if each.message.endswith("https address") else "secret_env"
+                self._wrong(each.message, "webhook", each.field or "", key)
+        return None
+
+    def _smtp(self, table: Any) -> Sender | None:
+        before = len(self.found)
+        self._only(("host", "sender", "recipients", "port", "user", "password_env"), "smtp")
+        host, sender = (self._text(table, key, "smtp") for key in ("host", "sender"))
+        recipients = {}
+        if self._is_table(table, "recipients", "smtp"):
+            for user, given in table["recipients"].items():
+                if (
+                    not isinstance(given, list)
+                    or not given
+                    or not all(each and isinstance(each, str) for each in given)
+                ):
+                    fault = f"recipients of {user!r}: {given!r}, expected a list of addresses"
+                    self._wrong(fault, "smtp", "recipients", user)
+                else:
+                    recipients[user] = tuple(given)
+        port = table.get("port", 587)
+        if type(port) is not int or not 1 <= port <= 65_535:
+            self._wrong(f"port {port!r}, expected 1 to 65535", "smtp", "port")
+        login = None
+        if "user" in table or "password_env" in table:
+            variable = self._text(table, "password_env", "smtp")
+            login = (self._text(table, "user", "smtp"), os.environ.get(variable, ""))
+            if variable and not login[1]:
+                self._wrong(f"{variable} is not set: no password for {login[0]!r}", "smtp", "password_env")
+        return None if len(self.found) > before else Smtp(host, sender, recipients, port, login)
+
+    def _wrong(self, message: str, *keys: str, at_key: bool = False) -> None:
+        line, column = (self._toml.place_of_key if at_key else self._toml.place_of)(*keys)
+        where = keys[-1] if keys else None
+        self.found.append(Mistake(message, file=self._file, line=line, column=column, field=where))
+
+    def _is_table(self, values: Any, key: str, *above: str) -> bool:
+        """Whether there is a table of that name; what is none is a mistake, and so is one missing in another."""
+        if isinstance(values.get(key), dict):
+            return True
+        if key in values:
+            self._wrong(f"is not of the form expected, a table: {values[key]!r}", *above, key)
+        elif above:
+            self._wrong(f"{key} is missing", *above)
+        return False
+
+    def _only(self, known: tuple[str, ...], *path: str) -> None:
+        table: Any = self._toml.values
+        for key in path:
+            table = table[key]
+        for key in sorted(table.keys() - set(known)):
+            self._wrong(f"unknown key {key!r}, expected {', '.join(known)}", *path, key, at_key=True)
+
+    def _text(self, table: Any, key: str, *path: str) -> str:
+        """Return a text; empty if it is a mistake."""
+        value = table.get(key)
+        if isinstance(value, str) and value:
+            return value
+        if key in table:
+            self._wrong(f"{key} {value!r} must be a text", *path, key)
+        else:
+            self._wrong(f"{key} is missing", *path)
+        return ""
