@@ -15,6 +15,7 @@ import pytest
 from tmm_core import Mechanism, PriorityList
 from tmm_core.errors import EventLogError
 from tmm_core.operations import watch
+from tmm_core.operations.cli import main
 from tmm_core.operations.event_log.files import files_of
 from tmm_core.operations.event_log.retention import keep_within, months_between
 from tmm_core.operations.watch import Watcher, WatchSettings
@@ -309,6 +310,34 @@ def test_old_files_are_made_smaller_and_then_deleted(make_world: MakeWorld) -> N
     assert keep_within(world.path, "2026-11", keep_months=9, detail_months=3) == [], "once is enough"
     assert keep_within(world.path, "2036-11", keep_months=0, detail_months=0) == [], "0 is never"
     assert (months_between("2026-11", "2027-01"), months_between("2026-12", "2026-11")) == (2, -1)
+
+
+def test_a_clock_that_leaps_years_ahead_deletes_nothing_before_the_next_month(
+    make_world: MakeWorld, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = make_world(at_ms=ms("2026-11-15T00:00:00"))
+    watcher = world.watch(settings=WatchSettings(keep_months=9, detail_months=3))
+    world.overload(5, watcher)
+    world.offset_ms += ms("2036-11-15T00:00:00") - ms("2026-11-15T00:00:00")
+    world.quiet(15, watcher)
+    assert [file.name for file in files_of(world.path)] == ["events-2026-11.db", "events-2036-11.db"]
+    assert "from 2026-11 to 2036-11: nothing is deleted" in caplog.text
+    assert world.rows("SELECT count(*) FROM minute_counts")[0] != (0,)
+    world.offset_ms += 30 * 86_400_000  # by now somebody has read it
+    world.quiet(15, watcher)
+    assert [file.name for file in files_of(world.path)] == ["events-2036-11.db", "events-2036-12.db"]
+
+
+@pytest.mark.parametrize("months", [{"keep_months": -1}, {"detail_months": -1}])
+def test_less_than_no_months_are_refused(months: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=r"_months -1 must be 0 \(never\) or more"):
+        WatchSettings(**months)
+
+
+@pytest.mark.parametrize("option", ["--keep-months", "--detail-months"])
+def test_watch_refuses_less_than_no_months(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["watch", "tmm.toml", option, "-1"]) == 2
+    assert "'-1' is not a number of months, 0 (never) or more" in capsys.readouterr().err
 
 
 def test_the_thread_stops_and_flushes(tmp_path: Path) -> None:

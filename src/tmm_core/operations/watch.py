@@ -102,6 +102,11 @@ class WatchSettings:
     priority_plan: float | None = None
     host: str | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("keep_months", "detail_months"):
+            if getattr(self, name) < 0:  # every file is older than that, also the one being written
+                raise ValueError(f"{name} {getattr(self, name)} must be 0 (never) or more")
+
 
 @dataclass(slots=True)
 class _Trouble:

@@ -48,14 +48,14 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--keep-months",
-        type=int,
+        type=_months,
         default=84,
         metavar="N",
         help="delete files after N months (default 84; 0: never)",
     )
     parser.add_argument(
         "--detail-months",
-        type=int,
+        type=_months,
         default=3,
         metavar="N",
         help="delete seconds and minutes, and keep days, after N months (default 3; 0: never)",
@@ -100,6 +100,12 @@ def run(args: argparse.Namespace) -> int:
             mechanism.close()
     _say("all is flushed")
     return 0
+
+
+def _months(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 4:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of months, 0 (never) or more")
+    return int(text)
 
 
 def _say(text: str) -> None:

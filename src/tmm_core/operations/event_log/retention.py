@@ -13,6 +13,7 @@ from tmm_core.operations.event_log.files import BUSY_MS, files_of
 __all__ = ["keep_within", "months_between"]
 
 _log = logging.getLogger("tmm_core.watch")
+_LONGEST_PAUSE = 12  # months without a file: more looks like a clock that is wrong
 _DETAIL = ("second_counts", "minute_counts", "user_minutes", "system_seconds")
 
 
@@ -38,12 +39,19 @@ def keep_within(path: str | PathLike[str], month: str, keep_months: int, detail_
     Returns
     -------
     list of Path
-        Files deleted or made smaller. What cannot be done is logged and tried again next month.
+        Files deleted or made smaller. What cannot be done is logged and tried again next month. Nothing is deleted
+        in a month that comes more than a year after the last one: a clock that leaps ahead must not take the log.
     """
-    done = []
-    for file in files_of(path):
-        if file == Path(path):
-            continue
+    done: list[Path] = []
+    files = [file for file in files_of(path) if file != Path(path)]
+    last = max((each for file in files if (each := file.stem[-7:]) < month), default=month)
+    if months_between(last, month) > _LONGEST_PAUSE:
+        _log.warning(
+            "%s: the log goes on from %s to %s: nothing is deleted before the next month; is the clock right?",
+            path, last, month,
+        )  # fmt: skip
+        return done
+    for file in files:
         age = months_between(file.stem[-7:], month)
         try:
             if keep_months and age > keep_months:
