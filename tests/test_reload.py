@@ -10,11 +10,13 @@ import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from tmm_core import Config, Decision, Mechanism
-from tmm_core.errors import ConfigError
+from tmm_core.errors import ConfigError, MemoryLayoutError
+from tmm_core.policy import config_files
 from tmm_core.reload import KINDS, Reload, Reloader
 
 SECOND = 1_000_000_000
@@ -219,6 +221,46 @@ def test_a_bad_file_keeps_the_last_good_one_and_is_told_with_every_mistake(
     world.look()
     assert world.look() == ["applied"]
     assert world.north == 25
+
+
+@pytest.mark.parametrize("error", [MemoryLayoutError("no room"), OSError("no files left"), MemoryError()])
+def test_what_could_not_be_put_in_force_at_midnight_is_tried_again_within_a_minute(
+    world: World, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    world.allocations("2026-12-01", 50)
+    world.look()
+    world.at = datetime(2026, 11, 30, 23, 59, 59, tzinfo=UTC)
+    with monkeypatch.context() as patch:
+        patch.setattr(Mechanism, "apply", Mock(side_effect=error))
+        if isinstance(error, MemoryError):
+            with pytest.raises(MemoryError):
+                world.look()  # the thread logs it and goes on
+        else:
+            assert world.look()[0] == "refused"
+            assert [world.look() for _ in range(130)] == [[]] * 130, "told once, tried twice more"
+    assert [kind for _ in range(60) for kind in world.look()] == ["applied"]
+    assert world.north == 50
+
+
+def test_a_file_that_could_not_be_read_is_read_again_within_a_minute(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.look()
+    world.allocations("2026-11-01", 30)
+    world.look()
+    with monkeypatch.context() as patch:
+        fault = ConfigError("2026-11-01.csv: cannot be read: Too many open files")
+        patch.setattr(config_files, "read_file", Mock(side_effect=fault))
+        assert world.look() == ["refused"]
+    assert [kind for _ in range(60) for kind in world.look()] == ["applied"] and world.north == 30
+
+
+def test_a_mistake_is_told_once_an_edit(world: World) -> None:
+    world.look()
+    for _ in range(2):
+        world.allocations("2026-11-01", -1)
+        assert [kind for _ in range(300) for kind in world.look()] == ["refused"]
+    assert [each.kind for each in world.reloader.reload()] == ["refused"], "who asks is told"
 
 
 @pytest.mark.parametrize("day", ["2026-11-01", "2026-12-01"])

@@ -34,6 +34,8 @@ _log = logging.getLogger(__name__)
 _ONE_DAY = timedelta(days=1)
 # A clock set back over midnight by less than this does not bring the day before back.
 _STEP_BACK = timedelta(hours=1)
+# What was refused is tried again: a disk, a lock or memory may have been at fault, and no file changes then.
+_TRY_AGAIN = timedelta(minutes=1)
 #: What is read at the start only.
 _AT_START = ("shared", "cluster_url", "event_log", "max_users")
 
@@ -134,6 +136,9 @@ class Reloader:
         self._files: tuple[Path, ...] = ()
         self._toml: tuple[tuple[str, int, int, int], Any] | None = None
         self._ready: tuple[date, Config] | None = None
+        self._bad: tuple[datetime, set[str]] | None = (
+            None  # when something was refused last, and what was told
+        )
 
     @property
     def ready(self) -> tuple[date, Config] | None:
@@ -151,7 +156,8 @@ class Reloader:
 
         A file that changed since the last look is left alone until it has been still for one: it may be
         half written. The first look and that at midnight do not wait, but what they find wrong is read
-        again and told only when it has been still.
+        again and told only when it has been still. What was refused is tried again every minute, and not told
+        again: it may not have been the files' fault.
         """
         with self._lock:
             return self._report(self._look(asked=False))
@@ -241,14 +247,20 @@ class Reloader:
         seen = self._signature()
         still, self._seen = seen == self._seen, seen
         due = day != self._day
+        again = self._bad is not None and seen == self._read and abs(at - self._bad[0]) >= _TRY_AGAIN
         if due and self._ready is not None and self._ready[0] == day and seen == self._read and not asked:
             # Read and checked the day before: nothing is left to go wrong, and nothing to wait for.
-            config = self._ready[1]
+            found = self._apply(self._ready[1], at, asked)
             self._day = day
-            return [*self._apply(config, at, asked), *self._prepare(at, still=True)]
-        if not asked and not due and (seen == self._read or (not still and self._read is not None)):
+            found += self._prepare(at, still=True)
+        elif asked or due or again or (seen != self._read and (still or self._read is None)):
+            found = self._load(day, at, asked, still=asked or still)
+        else:
             return []
-        return self._load(day, at, asked, still=asked or still)
+        told = self._bad[1] if self._bad is not None and again and not (asked or due) else set()
+        refused = any(each.kind == "refused" for each in found)
+        self._bad = (at, {each.message for each in found}) if refused else None
+        return [each for each in found if each.message not in told]
 
     def _today(self, at: datetime) -> date:
         """Return the day, which a clock that is set back over midnight by little does not change."""
