@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import io
 import random
@@ -109,7 +110,9 @@ def test_columns_may_be_named(tmp_path: Path) -> None:
             "several columns for the user id: 'user' and 'user_id': name one (--user-column)",
         ),
         (b"\xff\xfetime", "log.csv:1:1: the header is not UTF-8"),
+        (b"\xef\xbb\xbfa\xc3\xa9\xc3\xa9\xff", "log.csv:1:4: the header is not UTF-8"),
         ("t\0i\0m\0e\0", "log.csv:1:2: the file is not UTF-8 text (UTF-16?)"),
+        ("time,user,srv\r1,a,7.4\r", "log.csv:1:14: a line end of CR alone, expected LF or CRLF"),
     ],
 )
 def test_a_header_that_does_not_say_where_what_is_is_refused(
@@ -118,6 +121,15 @@ def test_a_header_that_does_not_say_where_what_is_is_refused(
     with pytest.raises(TMMError) as found:
         read(header, tmp_path)
     assert fault in str(found.value)
+
+
+def test_a_header_with_a_column_too_long_for_csv_is_refused(tmp_path: Path) -> None:
+    before = csv.field_size_limit(100)
+    try:
+        with pytest.raises(TMMError, match=r"log\.csv:1:1: the header is not CSV: field larger than"):
+            read("time,user,srv," + "x" * 200, tmp_path)
+    finally:
+        csv.field_size_limit(before)
 
 
 BAD = [

@@ -290,8 +290,9 @@ class RequestLog:
             raise TMMError(f"{self.name}:1:1: the file is empty, expected a header like time,user_id,srv")
         first, data = self._first
         line, newline, rest = data.partition(b"\n")
+        line = line.removeprefix(b"\xef\xbb\xbf")
         try:
-            text = line.removeprefix(b"\xef\xbb\xbf").decode("utf-8").rstrip("\r")
+            text = line.decode("utf-8").rstrip("\r")
         except UnicodeDecodeError as error:
             column = len(line[: error.start].decode("utf-8")) + 1
             raise TMMError(f"{self.name}:1:{column}: the header is not UTF-8: {error}") from None
@@ -299,7 +300,13 @@ class RequestLog:
             column = text.index("\0") + 1
             raise TMMError(f"{self.name}:1:{column}: the file is not UTF-8 text (UTF-16?)")
         self._delimiter = next((mark for mark in ",;\t" if mark in text), ",")
-        header = [cell.strip() for cell in next(csv.reader([text], delimiter=self._delimiter), [])]
+        if "\r" in text:
+            column = text.index("\r") + 1
+            raise TMMError(f"{self.name}:1:{column}: a line end of CR alone, expected LF or CRLF")
+        try:
+            header = [cell.strip() for cell in next(csv.reader([text], delimiter=self._delimiter), [])]
+        except csv.Error as error:
+            raise TMMError(f"{self.name}:1:1: the header is not CSV: {error}") from None
         self._width = len(header)
         begins = begins_of(text, self._delimiter)
         places = [_column(self.name, header, begins, *each) for each in zip(_NAMES, named, strict=True)]
