@@ -162,6 +162,32 @@ def test_a_reader_that_goes_away_ends_it_quietly() -> None:
         assert process.wait(50) == 141
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full device there")
+@pytest.mark.parametrize("command", [["check"], ["explain", "a", "4.1.1", "-c"]])
+def test_an_output_that_is_full_is_one_line(command: list[str]) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "tmm_core", *command, str(EXAMPLE)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=50,
+        )
+    assert done.returncode == 1
+    assert re.fullmatch(rb"tmm: (standard output: )?No space left on device\n", done.stderr)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell closes them")
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [("check $0 >&-", 0), ("check $0 2>&-", 0), ("replay - -c $0 <&-", 1), ("check no <&- >&- 2>&-", 1)],
+)
+def test_a_stream_that_is_closed_is_no_traceback(command: str, status: int) -> None:
+    shell = f'exec "{sys.executable}" -m tmm_core {command}'
+    done = subprocess.run(["sh", "-c", shell, str(EXAMPLE)], capture_output=True, timeout=50)
+    assert done.returncode == status
+    assert b"Traceback" not in done.stderr
+
+
 def test_a_name_the_terminal_cannot_show_does_not_end_it(tmp_path: Path) -> None:
     path = write(tmp_path, csv=CSV.replace("Northern Energy", "Énergie du Nord"))
     done = subprocess.run(

@@ -108,23 +108,38 @@ def main(argv: Sequence[str] | None = None) -> int:
         Without the program's name; those of this process by default.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by whoever started this, as some schedulers do
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         # A name the terminal's encoding cannot show must not end the program.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    status = 0
     try:
-        status = _run(arguments)
+        status = _status(arguments)
         sys.stdout.flush()
-        return status
+    except BrokenPipeError:
+        _give_up_stdout()
+        return 141
+    except OSError as error:  # a full disk behind standard output
+        _give_up_stdout()
+        if not status:
+            print(f"tmm: standard output: {error.strerror or error}", file=sys.stderr)
+        return status or 1
+    return status
+
+
+def _status(arguments: list[str]) -> int:
+    try:
+        return _run(arguments)
     except SystemExit as end:  # argparse: --help, --version, a wrong command
         return end.code if isinstance(end.code, int) else 0 if end.code is None else 2
     except KeyboardInterrupt:
         print("tmm: stopped", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # Python flushes stdout once more at its end: give it somewhere to go.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        raise
     except TMMError as error:
         for line in str(error).splitlines():
             print(f"tmm: {line}", file=sys.stderr)
@@ -133,6 +148,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         where = f"{error.filename}: " if error.filename is not None else ""
         print(f"tmm: {where}{error.strerror or error}", file=sys.stderr)
         return 1
+
+
+def _give_up_stdout() -> None:
+    # Python flushes stdout once more at its end: give it somewhere to go.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _wrap_description(parser: argparse.ArgumentParser) -> None:
