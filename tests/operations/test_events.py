@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -249,6 +250,20 @@ def test_a_reader_cannot_write(tmp_path: Path) -> None:
         with pytest.raises(sqlite3.OperationalError, match="readonly"):
             connection.execute("DELETE FROM meta")
         connection.close()
+
+
+def test_a_log_that_is_finished_can_be_read_where_nothing_may_be_written(tmp_path: Path) -> None:
+    with EventLog(tmp_path / "events.db", at_ms=NOON) as log:
+        log.append(batch(NOON))
+        unfinished = shutil.copy(log.file, tmp_path / "copy.db")
+        shutil.copy(f"{log.file}-wal", tmp_path / "copy.db-wal")
+    # No file for its readers can be made beside it: a link stands there, to nowhere. (Permissions do not stop root.)
+    for file in (log.file, unfinished):
+        Path(f"{file}-shm").symlink_to(tmp_path / "nowhere" / "shm")
+    with LogSet([log.file]) as logs:
+        assert [tuple(row) for _, row in logs.rows("SELECT seq FROM commits")] == [(1,)]
+    with pytest.raises(EventLogError, match="not finished: copy it with its -wal to where you may write"):
+        LogSet([unfinished])
 
 
 def test_names_are_kept_to_the_letter(tmp_path: Path) -> None:

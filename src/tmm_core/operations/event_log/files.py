@@ -61,18 +61,34 @@ def connect(path: str | PathLike[str]) -> sqlite3.Connection:
     if not file.is_file():
         raise EventLogError(f"{file}: there is no such event log")
     try:
-        connection = sqlite3.connect(
-            f"{file.resolve().as_uri()}?mode=ro", uri=True, timeout=BUSY_MS / 1000, check_same_thread=False
-        )
         try:
-            check_schema(connection, file)
-        except BaseException:
-            connection.close()
-            raise
+            connection = _connected(file, "mode=ro")
+        except sqlite3.OperationalError as error:
+            # A reader of a write-ahead log makes a file beside it, which it cannot in a folder that is not its own or
+            # on a medium for reading only. Where nobody writes there is no log ahead: all is in this one file.
+            if not error.sqlite_errorname.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY")):
+                raise
+            ahead = Path(f"{file}-wal")
+            if ahead.exists() and ahead.stat().st_size:
+                fault = "it was not finished: copy it with its -wal to where you may write"
+                raise EventLogError(f"{file}: cannot be read as an event log: {error}; {fault}") from error
+            connection = _connected(file, "immutable=1")
     except sqlite3.Error as error:
         raise EventLogError(f"{file}: cannot be read as an event log: {error}") from error
     connection.execute("PRAGMA query_only = ON")
     connection.row_factory = sqlite3.Row
+    return connection
+
+
+def _connected(file: Path, how: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        f"{file.resolve().as_uri()}?{how}", uri=True, timeout=BUSY_MS / 1000, check_same_thread=False
+    )
+    try:
+        check_schema(connection, file)
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
