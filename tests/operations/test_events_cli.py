@@ -7,7 +7,6 @@ from datetime import datetime
 
 import pytest
 
-from tmm_core import PriorityList
 from tmm_core.operations.cli import main
 from tmm_core.operations.commands import events_cli, log_arguments
 from tmm_core.operations.event_log.event_records import Notification
@@ -15,7 +14,7 @@ from tmm_core.operations.event_log.files import LogSet
 from tmm_core.operations.event_log.happenings import KINDS, happenings
 
 from .conftest import MakeWorld
-from .world import NOON, NORTH, SOUTH, World, ms, small_config
+from .world import NOON, NORTH, SOUTH, World, ms
 
 
 def all_kinds(world: World) -> None:
@@ -141,17 +140,24 @@ def test_a_name_cannot_write_to_the_terminal(
         assert json.loads(out)["data"]["user"] == evil
 
 
-def test_a_configuration_file_names_the_log(
-    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("command", ["events", "audit"])
+def test_a_configuration_file_names_the_log_whatever_else_is_wrong_in_it(
+    world: World, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
     all_kinds(world)
     toml = world.path.with_name("tmm.toml")
-    configured = small_config(event_log=str(world.path), priority=PriorityList(()))
-    monkeypatch.setattr("tmm_core.policy.config.Config.load", lambda path: configured)
-    assert log_arguments.logs_of([toml]) == [world.path]
-    monkeypatch.setattr("tmm_core.policy.config.Config.load", lambda path: small_config())
-    assert main(["events", str(toml)]) == 1
-    assert "names no event log" in capsys.readouterr().err
+    toml.write_text('[mechanism]\nhold_s = -1\n[files]\nallocations = "gone.csv"\nevent_log = "events.db"\n')
+    assert log_arguments.logs_of([toml, world.path]) == [world.path, world.path]
+    assert main([command, str(toml)]) == 0
+    for text, fault in [
+        ("[capacity]\n", "names no event log: [files] event_log"),
+        ("[files]\nevent_log = 7\n", "tmm.toml:2:13: event_log 7 must be a text"),
+        ("[files\n", "tmm.toml:1:7: is not TOML"),
+    ]:
+        toml.write_text(text)
+        capsys.readouterr()
+        assert main([command, str(toml)]) == 1
+        assert fault in capsys.readouterr().err
 
 
 def test_times_are_utc() -> None:

@@ -416,8 +416,9 @@ def test_the_command_reads_the_log_that_the_configuration_names(
 ) -> None:
     toml = tmp_path / "tmm.toml"
     toml.write_text(f"[files]\nevent_log = {json.dumps(str(logs / 'alpha.db'))}\n")
-    assert cli.main(["report", "2026-11", "-c", str(toml), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["hosts"] == ["alpha"]
+    for option in ("-c", "-l"):
+        assert cli.main(["report", "2026-11", option, str(toml), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["hosts"] == ["alpha"]
 
 
 @pytest.mark.parametrize(

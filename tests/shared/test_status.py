@@ -15,6 +15,7 @@ import pytest
 
 from tmm_core import Config, Mechanism
 from tmm_core.operations.cli import main
+from tmm_core.operations.commands.named import block_of
 from tmm_core.operations.commands.status_cli import status_lines
 from tmm_core.operations.terminal import Paint
 from tmm_core.operations.watch import Watcher
@@ -51,6 +52,16 @@ def status(toml: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
 def test_status_without_gateways_says_so(toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", "-c", str(toml)]) == 1
     assert "found no block: no gateway with this block has started" in capsys.readouterr().err
+
+
+def test_gateways_are_seen_while_their_configuration_has_a_mistake(
+    toml: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Mechanism.open(toml) as gateway:
+        toml.write_text(TOML.replace("20000", "30000"), encoding="utf-8")
+        assert main(["check", str(toml)]) == 1
+        assert status(toml, capsys)["version"] == gateway.config.version
+        assert block_of(toml) == str(toml.parent / "block"), "what watch and serve look at"
 
 
 def test_status_reads_load_state_users_and_workers(toml: Path, capsys: pytest.CaptureFixture[str]) -> None:

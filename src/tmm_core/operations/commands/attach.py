@@ -3,34 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
-from tmm_core.errors import ConfigError, Mistake
 from tmm_core.mechanism import Mechanism
-from tmm_core.policy.config import Config
 
-__all__ = ["is_replaced", "look_when_there", "shared_of"]
-
-
-def shared_of(path: Path) -> Config:
-    """Read a ``tmm.toml`` whose processes share a block.
-
-    Raises
-    ------
-    ConfigError
-        The files are wrong, or there is no ``[state] shared``.
-    """
-    config = Config.load(path)
-    if config.shared is None:
-        raise ConfigError(
-            Mistake(
-                'there is no block to look at: set [state] shared, for example "tmm"; or run it inside the gateway '
-                "(tmm_core.operations.watch.start, tmm_core.operations.serve.start)",
-                file=str(path),
-                field="shared",
-            )
-        )
-    return config
+__all__ = ["is_replaced", "look_when_there"]
 
 
 def look_when_there(

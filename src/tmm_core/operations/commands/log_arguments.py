@@ -7,6 +7,8 @@ import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from tmm_core.operations.commands.named import event_log_of
+
 __all__ = ["add_log_arguments", "logs_of", "moment"]
 
 _AGO = re.compile(r"(\d+)(s|min|h|d)")
@@ -57,16 +59,6 @@ def logs_of(paths: list[Path]) -> list[Path]:
     Raises
     ------
     ConfigError, EventLogError
-        The configuration is wrong, or names no log.
+        One of them cannot be read, or names no log.
     """
-    return [_log_of(path) if path.suffix == ".toml" else path for path in paths]
-
-
-def _log_of(path: Path) -> Path:
-    from tmm_core.errors import EventLogError
-    from tmm_core.policy.config import Config
-
-    log = Config.load(path).event_log
-    if log is None:
-        raise EventLogError(f"{path}: names no event log: [files] event_log, for example events.db")
-    return Path(log)
+    return [event_log_of(path) if path.suffix == ".toml" else path for path in paths]

@@ -47,7 +47,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         type=Path,
         metavar="LOG",
         dest="logs",
-        help="event logs of all hosts",
+        help="event logs of all hosts, or a tmm.toml that names one",
     )
     parser.add_argument(
         "-o",
@@ -85,7 +85,8 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Read the logs, compute, and write."""
-    from tmm_core.errors import EventLogError
+    from tmm_core.errors import ConfigError, EventLogError, Mistake
+    from tmm_core.operations.commands.log_arguments import logs_of
     from tmm_core.operations.event_log.files import LogSet
     from tmm_core.operations.report.anonymise import anonymised
     from tmm_core.operations.report.compute import figures_of
@@ -97,9 +98,12 @@ def run(args: argparse.Namespace) -> int:
 
     month = Month.parse(args.month)
     portfolio = Portfolio.load(args.portfolio, str(month)) if args.portfolio else None
+    if not args.logs and not args.config.exists():
+        fault = "there is no such file, expected a configuration, or event logs with --log"
+        raise ConfigError(Mistake(fault, file=str(args.config)))
     try:
         with (
-            LogSet(args.logs or [_configured(args.config)]) as logs,
+            LogSet(logs_of(args.logs or [args.config])) as logs,
             terminal.progress(f"Reading {len(logs.files)} files", month.days, quiet=args.quiet) as progress,
         ):
             record = read_month(logs, month, progress, args.host)
@@ -117,30 +121,6 @@ def run(args: argparse.Namespace) -> int:
         print(f"Due by {figures.due:%A} {figures.due.day} {figures.due:%B %Y}.")
         print("Written: " + ", ".join(terminal.plain(str(path), 200) for path in written))
     return 0
-
-
-def _configured(config: Path) -> Path:
-    """Return the event log that a configuration names; nothing else of it needs to be right."""
-    from tmm_core.errors import ConfigError, Mistake
-    from tmm_core.policy.toml_places import load_toml
-
-    try:
-        toml = load_toml(config)
-    except ConfigError:
-        if config.exists():
-            raise
-        raise ConfigError(
-            Mistake(
-                "there is no such file, expected a configuration, or event logs with --log", file=str(config)
-            )
-        ) from None
-    found = toml.values.get("files")
-    name = found.get("event_log") if isinstance(found, dict) else None
-    if not isinstance(name, str):
-        fault = "no event_log in [files], expected one, or event logs with --log"
-        line, column = toml.place_of("files", "event_log")
-        raise ConfigError(Mistake(fault, file=str(config), line=line, column=column, field="event_log"))
-    return config.parent / name
 
 
 def _day(text: str) -> date:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from tmm_core.operations import serve
-from tmm_core.operations.commands.attach import is_replaced, look_when_there, shared_of
+from tmm_core.operations.commands.attach import is_replaced, look_when_there
+from tmm_core.operations.commands.named import block_of
 
 __all__ = ["add_parser", "run"]
 
@@ -56,21 +57,20 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    config = shared_of(args.config)
-    assert config.shared is not None
+    shared = block_of(args.config)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     while not stop.is_set():
         mechanism = look_when_there(
-            config.shared, lambda: _say("waiting for a gateway to make the block"), stop.wait
+            shared, lambda: _say("waiting for a gateway to make the block"), stop.wait
         )
         if mechanism is None:
             break
         page = serve.start(mechanism, host=args.bind, port=args.port, allow_hosts=args.allow_host)
         _say(f"live page at {page.address}")
         try:
-            while not stop.wait(_REPLACED_S) and not is_replaced(mechanism, config.shared):
+            while not stop.wait(_REPLACED_S) and not is_replaced(mechanism, shared):
                 pass
         finally:
             page.stop()

@@ -13,6 +13,7 @@ from typing import Any
 from tmm_core.errors import TMMError
 from tmm_core.mechanism import Decision, Mechanism
 from tmm_core.operations import terminal
+from tmm_core.operations.commands.named import block_of
 from tmm_core.operations.terminal import number, percent, plain
 from tmm_core.policy.config import Config
 from tmm_core.snapshot import NO_LIMIT, Difference, Snapshot
@@ -77,9 +78,7 @@ def look_at(args: argparse.Namespace, *, change: bool = False) -> Mechanism:
     """
     shared = args.block
     if shared is None:
-        shared = Config.load(args.config).shared
-        if shared is None:
-            raise TMMError(f'{args.config}: no block is shared: set shared = "tmm" under [state]')
+        shared = block_of(Path(args.config))
     try:
         return Mechanism.look(shared, change=change)
     except FileNotFoundError as error:

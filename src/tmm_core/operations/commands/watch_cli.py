@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from tmm_core.errors import MemoryLayoutError
-from tmm_core.operations.commands.attach import is_replaced, look_when_there, shared_of
+from tmm_core.operations.commands.attach import is_replaced, look_when_there
+from tmm_core.operations.commands.named import block_of, event_log_of
 from tmm_core.operations.notices import Templates
 from tmm_core.operations.notify import start_notifiers
 from tmm_core.operations.senders import load_senders
@@ -66,7 +67,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    config = shared_of(args.config)
+    shared, log = block_of(args.config), args.log or event_log_of(args.config)
     senders = load_senders(args.notify) if args.notify else []
     templates = Templates.load(args.templates) if args.templates else Templates()
     settings = WatchSettings(keep_months=args.keep_months, detail_months=args.detail_months, host=args.host)
@@ -74,21 +75,20 @@ def run(args: argparse.Namespace) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    assert config.shared is not None
     while not stop.is_set():
         mechanism = look_when_there(
-            config.shared, lambda: _say("waiting for a gateway to make the block"), stop.wait
+            shared, lambda: _say("waiting for a gateway to make the block"), stop.wait
         )
         if mechanism is None:
             break
-        watcher = Watcher(mechanism, args.log or config.event_log, settings=settings)
-        _say(f"watching {config.shared}, event log {watcher.path}")
+        watcher = Watcher(mechanism, log, settings=settings)
+        _say(f"watching {shared}, event log {watcher.path}")
         watcher.start()
         notifiers = start_notifiers(watcher.path, senders, watcher.put, templates=templates, elected=watcher)
         try:
             while not stop.wait(_REPLACED_S):
                 try:
-                    if is_replaced(mechanism, config.shared):
+                    if is_replaced(mechanism, shared):
                         _say("the block was made anew: going on with the new one")
                         break
                 except MemoryLayoutError as error:
