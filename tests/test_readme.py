@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import re
 from contextlib import redirect_stdout
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import tmm_core
+from tmm_core._core import engine
 from tmm_core.operations.cli import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,3 +55,19 @@ def test_every_link_to_a_file_leads_somewhere(page: Path) -> None:
     text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
         assert (page.parent / target).exists(), f"{page.name}: {target} does not exist"
+
+
+def test_the_reference_finds_all_it_names() -> None:
+    text = (ROOT / "docs/reference.md").read_text(encoding="utf-8")
+    named = re.findall(r"\.\. auto(?:module|class):: ([\w.]+)\n   :members: ([\w, ]+)", text)
+    assert len(named) >= 3
+    for module, members in named:
+        # Sphinx documents what `dir` has, and so does a reader's completion.
+        place = import_module(module) if module != "Gate" else engine.Gate
+        assert set(members.split(", ")) <= set(dir(place)), module
+    public = {name for name in vars(tmm_core.Mechanism) if not name.startswith("_")}
+    decisions = set(re.findall(r"automethod:: Engine\.(\w+)\(", text))
+    assert decisions == {name for name in public if hasattr(engine.Engine, name)} - {
+        "apply", "close", "gate", "lane", "tick", "engine",
+    }  # fmt: skip
+    assert set(tmm_core.__all__) <= set(dir(tmm_core))
