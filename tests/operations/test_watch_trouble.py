@@ -125,6 +125,26 @@ def test_a_log_that_cannot_be_opened_is_opened_later(world: World) -> None:
     assert len(world.events()) == 1
 
 
+@pytest.mark.skipif(os.name == "nt", reason="an open file cannot be removed there")
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_file_that_is_removed_while_it_is_written_is_begun_anew_and_told(
+    world: World, caplog: pytest.LogCaptureFixture, moved: bool
+) -> None:
+    watcher = world.watch()
+    world.overload(3, watcher)
+    before = world.mechanism.snapshot(world.now).counts.sum()
+    file = file_of(world.path, "2026-11")
+    for each in file.parent.glob(f"{file.name}*"):
+        each.rename(each.with_name(f"old-{each.name}")) if moved else each.unlink()
+    world.overload(5, watcher)
+    watcher.flush()
+    grown = int(world.mechanism.snapshot(world.now).counts.sum() - before)
+    assert world.rows("SELECT sum(throttled + spare + within + priority) FROM minute_counts") == [(grown,)]
+    assert [event["number"] for event in world.events()] == [1]
+    ((detail,),) = world.rows("SELECT detail FROM faults WHERE kind = 'log-unwritable'")
+    assert "removed or replaced while it was written" in detail and "removed or replaced" in caplog.text
+
+
 def test_what_is_kept_while_the_log_cannot_be_written_is_bounded_and_counted(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

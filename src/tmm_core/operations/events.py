@@ -20,8 +20,16 @@ from tmm_core.errors import EventLogError
 from tmm_core.operations.event_log import candidates
 from tmm_core.operations.event_log.adding import adding, by_day
 from tmm_core.operations.event_log.event_records import Batch, Event
-from tmm_core.operations.event_log.files import BUSY_MS, check_schema, connect, file_of, files_of, month_of
-from tmm_core.operations.event_log.schema import APPLICATION_ID, SCHEMA, SCHEMA_VERSION
+from tmm_core.operations.event_log.files import (
+    BUSY_MS,
+    check_schema,
+    connect,
+    file_of,
+    files_of,
+    identity_of,
+    month_of,
+)  # fmt: skip
+from tmm_core.operations.event_log.schema import APPLICATION_ID, SCHEMA_VERSION, statements
 
 __all__ = ["EventLog", "connect", "file_of", "files_of", "month_of"]
 
@@ -74,6 +82,11 @@ class EventLog:
     def month(self) -> str:
         """The month of the file that is written now."""
         return self._month
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the file is still the one that was opened: not removed, moved or replaced."""
+        return identity_of(self.file) == self._identity
 
     @property
     def seq(self) -> int:
@@ -213,7 +226,7 @@ class EventLog:
             new = not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
             if new:
                 with self._transaction(connection):
-                    for statement in _statements(SCHEMA):
+                    for statement in statements():
                         connection.execute(statement)
                     self._begin_file(connection, month)
                     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -232,6 +245,7 @@ class EventLog:
             raise
         self.close()
         self._connection, self._month, self._users, self._srvs = connection, month, users, srvs
+        self._identity = identity_of(file)
         self._seq = last if last is not None else int(base[0]) - 1
 
     def _begin_file(self, connection: sqlite3.Connection, month: str) -> None:
@@ -449,16 +463,6 @@ class EventLog:
 def _written(text: str) -> str:
     """Return a text as UTF-8 can write it: the name of a file in it may be none."""
     return str.encode(text, "utf-8", "backslashreplace").decode("utf-8")
-
-
-def _statements(script: str) -> Iterator[str]:
-    """The statements of a script one by one: `executescript` would commit by itself."""
-    statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
 
 
 def _carry_on(old: sqlite3.Connection, new: sqlite3.Connection) -> None:

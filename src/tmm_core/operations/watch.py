@@ -348,6 +348,12 @@ class Watcher:
 
     def _commit(self, observer: Observer, at_ms: int, mono_ns: int) -> None:
         try:
+            if self._log is not None and not self._log.in_place:
+                # SQLite would go on writing to a file that has no name any more.
+                gone = f"{self._log.file}: removed or replaced while it was written; going on with a new one"
+                self._failed(EventLogError(gone), at_ms, mono_ns)
+                self._log.close()
+                self._log = None
             if self._log is None:
                 self._log = EventLog(self.path, at_ms=at_ms, host=self.settings.host)
                 self._begin_log(self._log, observer, at_ms, mono_ns)

@@ -16,7 +16,17 @@ from typing import Any
 from tmm_core.errors import EventLogError
 from tmm_core.operations.event_log.schema import APPLICATION_ID, SCHEMA_VERSION
 
-__all__ = ["BUSY_MS", "LogFile", "LogSet", "check_schema", "connect", "file_of", "files_of", "month_of"]
+__all__ = [
+    "BUSY_MS",
+    "LogFile",
+    "LogSet",
+    "check_schema",
+    "connect",
+    "file_of",
+    "files_of",
+    "identity_of",
+    "month_of",
+]
 
 #: How long a reader or the writer waits for the other.
 BUSY_MS = 1_000
@@ -38,6 +48,15 @@ def files_of(path: str | PathLike[str]) -> list[Path]:
     base = Path(path)
     found = sorted(base.parent.glob(f"{_escaped(base.stem)}-[0-9][0-9][0-9][0-9]-[0-9][0-9]{base.suffix}"))
     return [base, *found] if base.is_file() else found
+
+
+def identity_of(file: Path) -> tuple[int, int] | None:
+    """Return which file of the system this is, whatever it is called; None if it is not there."""
+    try:
+        found = file.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _escaped(text: str) -> str:

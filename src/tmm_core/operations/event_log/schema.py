@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["APPLICATION_ID", "CANDIDATE_TABLES", "FAULTS", "LOSSES", "NOTICES", "SCHEMA", "SCHEMA_VERSION"]
+import sqlite3
+from collections.abc import Iterator
+
+__all__ = [
+    "APPLICATION_ID", "CANDIDATE_TABLES", "FAULTS", "LOSSES", "NOTICES", "SCHEMA", "SCHEMA_VERSION", "statements",
+]  # fmt: skip
 
 #: ``PRAGMA application_id``: an SQLite file with another one is not an event log. "TMMe".
 APPLICATION_ID = 0x544D4D65
@@ -266,3 +271,13 @@ CREATE TABLE notifications (
     PRIMARY KEY (event, user, notice, sender)) STRICT, WITHOUT ROWID;
 {";".join(CANDIDATE_TABLES)};
 """
+
+
+def statements() -> Iterator[str]:
+    """Yield the statements that make the tables one by one: `executescript` would commit by itself."""
+    statement = ""
+    for line in SCHEMA.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
