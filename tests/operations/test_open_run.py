@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import replace
-from itertools import pairwise
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,19 @@ import pytest
 from tmm_core import Decision, Mechanism
 from tmm_core.operations.cli import main
 from tmm_core.operations.simulate import Simulation, simulate
+from tmm_core.operations.simulation import fresh as of_fresh
 from tmm_core.operations.simulation import policies
-from tmm_core.operations.simulation.arrivals import Arrivals, Fresh, Requests
+from tmm_core.operations.simulation.arrivals import Arrivals
 from tmm_core.operations.simulation.checks import checks
-from tmm_core.operations.simulation.open_run import OpenRun, run_of
+from tmm_core.operations.simulation.fresh import Fresh, Senders
+from tmm_core.operations.simulation.open_run import OpenRun, Requests, run_of, tallied
 from tmm_core.operations.simulation.result import PolicyResult
 from tmm_core.operations.simulation.run import Run
 from tmm_core.operations.simulation.scenario import Change, DspTerms, Fault, Scenario, Traffic
 from tmm_core.operations.simulation.scenario_files import load_scenario
+from tmm_core.operations.simulation.streams import Drawn
 from tmm_core.operations.simulation.summary import figures_of, finding
+from tmm_core.operations.simulation.words import born_of, srvs_of, users_of
 
 from .test_simulate import SMALL
 
@@ -81,25 +86,96 @@ VARIANTS = {
 }  # fmt: skip
 
 
-def test_the_new_requests_of_a_second_are_in_the_order_of_time_or_of_steps() -> None:
+def test_the_new_requests_of_a_second_are_in_the_order_of_time() -> None:
+    """Of two streams of one traffic and one of another, with words between the seconds that are no requests."""
     random = np.random.default_rng(1)
-    times = random.integers(0, 1 << 24, 20_000, dtype=np.uint32)
-    times[10_000:] = times[:10_000] & np.uint32(0xFFFF00)  # some at the same time
-    codes = random.integers(0, 1 << 20, 20_000, dtype=np.uint32)
-    bounds = [0, 12_000, 12_000, 20_000]  # three seconds, nothing in the second of them
-    fresh = Fresh(codes, times, bounds, 50, 14)
+    words = random.integers(0, 1 << 64, 30_000, dtype=np.uint64)
+    words[10_000:20_000] = words[:10_000] & ~np.uint64(0xFF << 40)  # some at the same time
+    begins = np.array([[2, 6_000, 11_000], [11_002, 15_000, 15_000], [20_000, 20_000, 29_000]])
+    counts = np.array([[5_998, 4_998, 2], [3_996, 0, 5_000], [0, 8_000, 1_000]])
+    srvs = [random.integers(1, 200, 4096, dtype=np.uint32) for _ in range(2)]
+    senders = Senders(np.array([7, 3, 7], dtype=np.uint32), [2, 3], srvs, np.zeros(256, dtype=np.uint32))
+    fresh = Fresh(Drawn(begins, counts, words), senders, 50, 14)
     assert (fresh.first, fresh.seconds) == (14, 3)
-    for place, (begin, end) in enumerate(pairwise(bounds)):
-        order = begin + np.argsort(times[begin:end], kind="stable")
-        step = (times[order].astype(np.int64) * 50) >> 24
-        words, edges = fresh.in_time(place)
-        assert np.array_equal(words, step + (14 + place) * 50 << 28 | codes[order].astype(np.int64) << 8)
-        assert edges == [0, *np.cumsum(np.bincount(step, minlength=50)).tolist()]
-        assert fresh.edges[place].tolist() == [begin + edge for edge in edges]
-        asked = fresh.grouped.part(begin, end)
-        found = np.stack([np.repeat(np.arange(50), np.diff(edges)), asked.users, asked.srvs])
-        expected = np.stack([step, codes[order] >> 8, codes[order] & 0xFF])
-        assert np.array_equal(found, expected[:, np.lexsort(expected[::-1])])
+    for place in range(3):
+        drawn = [
+            (int(word) >> 40, slot << 8 | int(table[int(word) & 4095]))
+            for begin, size, slot, table in zip(
+                begins[:, place], counts[:, place], (7, 3, 7), (srvs[0], srvs[0], srvs[1]), strict=True
+            )
+            for word in words[begin : begin + size]
+        ]
+        drawn.sort(key=lambda each: each[0])  # stable
+        expected = [(time * 50 >> 24) + (14 + place) * 50 << 28 | code << 8 for time, code in drawn]
+        found, edges = fresh.in_time(place)
+        assert found.tolist() == expected
+        steps = [(time * 50) >> 24 for time, _ in drawn]
+        assert edges == [bisect_left(steps, step) for step in range(51)]
+
+
+@pytest.mark.parametrize("few", [0, 3, 1000], ids=["twice", "as it is", "steps added up"])
+@pytest.mark.parametrize("words", [50, 1 << 16])
+@pytest.mark.parametrize("together", [5, 7])
+def test_what_is_counted_is_what_comes_in_time(
+    together: int, words: int, few: int, small: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In pieces of any size, by either way; with rates that jump, a User that begins late, and past traffic."""
+    monkeypatch.setattr(of_fresh, "_WORDS", words)
+    monkeypatch.setattr(of_fresh, "_FEW", few)
+    past = tmp_path / "past.csv"
+    srvs = cycle(["8.2", *sorted(small.config.priority_srvs)])
+    users_of_past = cycle(["Calm", "Flood 02", "?", "Flood 01"])
+    lines = [f"{place / 10:.1f},{next(users_of_past)},{next(srvs)}" for place in range(250)]
+    past.write_text("\n".join(["second,user,srv", *lines]), encoding="utf-8")
+    jumps = Traffic(("Calm",), "mmpp", 40.0, factors=(0.2, 1.0, 3.0), dwell_s=(2.0, 2.0, 2.0))
+    late = Traffic(("Flood *",), "steady", 90.0, at_s=4.0, lasts_s=13.0)
+    replay = Traffic((), "replay", file=past)
+    scenario = replace(small, traffic=(*small.traffic, jumps, late, replay))
+    listed = 0
+    with Mechanism(scenario.config, start=0) as mechanism:
+        on_list = [code in scenario.config.priority_srvs for code in mechanism.snapshot().srvs]
+        users = len(mechanism.snapshot().users)
+        arrivals = Arrivals(scenario, mechanism.user, mechanism.srv)
+        for first in range(0, 27, 9):
+            fresh = arrivals.seconds(first, 9)
+            edges, alike = fresh.counted(together, users)
+            expected, before = np.zeros_like(alike), 0
+            for place in range(9):
+                asked, mine = fresh.in_time(place)
+                assert edges[place].tolist() == [before + edge for edge in mine]
+                before += mine[-1]
+                step = born_of(asked) - (first + place) * scenario.steps_per_s
+                kind = np.array(on_list)[srvs_of(asked)].astype(int)
+                np.add.at(expected, (place, step // together, kind, users_of(asked)), 1)
+            assert np.array_equal(alike, expected)
+            listed += int(alike[:, :, 1].sum())
+        arrivals.close()
+    assert listed > 100
+
+
+def test_what_was_drawn_is_gone_when_other_seconds_are(small: Scenario) -> None:
+    with Mechanism(small.config, start=0) as mechanism:
+        arrivals = Arrivals(small, mechanism.user, mechanism.srv)
+        fresh = arrivals.seconds(0, 3)
+        kept = fresh.in_time(1)
+        arrivals.seconds(3)
+        assert fresh.in_time(1) is kept
+        for look in (lambda: fresh.in_time(0), lambda: fresh.counted(5, 4)):
+            with pytest.raises(RuntimeError, match="other seconds have been drawn"):
+                look()
+
+
+def test_decisions_on_what_is_alike_are_tallied_as_one_by_one() -> None:
+    random = np.random.default_rng(5)
+    for most, changing in ((0, 0.0), (1, 0.5), (6, 0.1), (40, 0.0), (40, 0.02), (40, 1.0)):
+        alike = random.integers(0, most + 1, (3, 5, 2, 7)) * random.integers(0, 2, (3, 5, 2, 7))
+        kinds = np.arange(alike.size).repeat(alike.ravel())
+        decisions = random.integers(0, 4, alike.size, dtype=np.uint8)[kinds]
+        others = random.random(kinds.size) < changing
+        decisions[others] = random.integers(0, 4, np.count_nonzero(others), dtype=np.uint8)
+        expected = np.zeros((15, 7, 4), dtype=np.int64)
+        np.add.at(expected, (kinds // 14, kinds % 7, decisions), 1)
+        assert np.array_equal(tallied(alike, decisions), expected)
 
 
 def test_seconds_drawn_together_are_those_drawn_one_by_one(small: Scenario) -> None:
@@ -160,6 +236,36 @@ def test_seconds_counted_together_give_what_each_on_its_own_gives(
     rows = [other.rows[second] for second in together]
     assert not any(row.active or row.refused or row.wait_s for row in rows)
     assert all(row.answered == row.attempts for row in rows)
+
+
+class InTime(OpenRun):
+    """Asks for every Service Request of a quiet second, in the order of time, and counts each second on its own."""
+
+    def _asked(self, fresh: Fresh, begin: int, end: int) -> Requests:
+        words = np.concatenate([fresh.in_time(place).words for place in range(begin, end)])
+        return Requests(users_of(words), srvs_of(words))
+
+    def _calm(self, fresh: Fresh, begin: int, quiet: int) -> int:
+        return 0
+
+
+@pytest.mark.parametrize("policy", ["none", "hard", "first-come", "fair"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_an_srv_that_stands_for_others_changes_no_figure(variant: str, policy: str, small: Scenario) -> None:
+    """What is asked in quiet seconds, against all of it in the order of time."""
+    scenario = VARIANTS[variant](small)
+    assert scenario.config.priority_srvs
+    one, other = results(scenario, InTime(policy, scenario), OpenRun(policy, scenario), together=9)
+    assert one.priority_fresh > 100
+    same(one, other)
+
+
+@pytest.mark.parametrize("name", ["beast-from-the-east", "prepayment-surge", "ordinary-day"])
+def test_no_order_within_a_quiet_part_changes_a_figure_of_a_scenario(name: str) -> None:
+    scenario = replace(load_scenario(name).scaled(0.2).without_clients(), seconds=120)
+    one, other = results(scenario, InTime("fair", scenario), OpenRun("fair", scenario), together=20)
+    assert one.requests > 100_000
+    same(one, other)
 
 
 def test_a_refusal_in_a_calm_second_is_found(small: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tmm_core.mechanism import Decision
-from tmm_core.operations.simulation.arrivals import Fresh, Requests
+from tmm_core.operations.simulation.fresh import Fresh
 from tmm_core.operations.simulation.policies import NS
 from tmm_core.operations.simulation.result import Second
 from tmm_core.operations.simulation.run import Run
@@ -39,6 +39,17 @@ _STAMP = NS << 7  # what the engine's `state` counts a second of backlog in
 _Counts = np.ndarray[Any, np.dtype[np.int64]]
 _Bools = np.ndarray[Any, np.dtype[np.bool_]]
 _Decisions = np.ndarray[Any, np.dtype[np.uint8]]
+
+
+class Requests(NamedTuple):
+    """User slots and SRV numbers of Service Requests, in some order."""
+
+    users: np.ndarray[Any, np.dtype[np.uint32]]
+    srvs: np.ndarray[Any, np.dtype[np.uint16]]
+
+    def part(self, begin: int, end: int) -> Requests:
+        """Return those from one place to another."""
+        return Requests(self.users[begin:end], self.srvs[begin:end])
 
 
 class _Decided(NamedTuple):
@@ -84,6 +95,8 @@ class OpenRun(Run):
         quiet_ms = min(quiet_ms, int(config.activation_s * 1000 / 2))
         self._quiet_steps = max(1, quiet_ms // scenario.step_ms)
         self._cuts = list(range(0, self._steps, self._quiet_steps))  # of a quiet second
+        # An SRV that is not on the priority list, and one that is.
+        self._kinds = np.array([self._priority.argmin(), self._priority.argmax()], dtype=np.uint16)
         # A backlog a tenth of the way, and the load of every instant below the threshold.
         self._far_s = config.activation_s / 10
         self._most_in_a_step = _BELOW * config.operating_threshold * scenario.step_ms / 1000
@@ -93,7 +106,7 @@ class OpenRun(Run):
         at = 0
         while at < fresh.seconds:
             quiet = self._quiet(fresh, at)
-            calm = self._calm(fresh, at, quiet)
+            calm = self._calm(fresh, at, quiet) if quiet else 0
             if calm:
                 self._run_calm(fresh, at, at + calm)
             else:
@@ -104,9 +117,8 @@ class OpenRun(Run):
         """Decide on a second."""
         second = fresh.first + place
         if quiet:
-            # Nothing is refused: only the Users' own order counts, and one unit is like another.
-            edges = fresh.edges[place]
-            asked, edges = fresh.grouped.part(edges[0], edges[-1]), edges - edges[0]
+            asked = self._asked(fresh, place, place + 1)
+            edges = self._edges(fresh, place, place + 1)[0]
         else:
             words, steps = fresh.in_time(place)
             asked, edges = Requests(users_of(words), srvs_of(words)), np.array(steps)
@@ -119,6 +131,25 @@ class OpenRun(Run):
         self._look((second + 1) * NS - 1, row)
         counts, units = self._tables(*asked, decisions, parts)
         return _Decided(second, fresh, asked, edges, cuts, instants, decisions, counts, units, row)
+
+    def _edges(self, fresh: Fresh, begin: int, end: int) -> _Counts:
+        """Return how many come before each step of some seconds and before the next one, counted from the first."""
+        edges = fresh.counted(self._quiet_steps, self._users).edges[begin:end]
+        found: _Counts = edges - edges[0, 0]
+        return found
+
+    def _asked(self, fresh: Fresh, begin: int, end: int) -> Requests:
+        """Return what is asked in quiet seconds, from one place to another.
+
+        Nothing is refused: of all SRVs on the priority list, and of all others, one stands for the rest.
+        """
+        alike = fresh.counted(self._quiet_steps, self._users).alike[begin:end]
+        users = np.arange(self._users, dtype=np.uint32)
+        of_kinds = alike.sum(axis=-1).ravel()
+        return Requests(
+            np.tile(users, of_kinds.size).repeat(alike.ravel()),
+            np.tile(self._kinds, of_kinds.size // 2).repeat(of_kinds),
+        )
 
     def _settle(self, decided: _Decided) -> None:
         """Check a second, let the DSP work, and count it."""
@@ -140,8 +171,8 @@ class OpenRun(Run):
 
     def _run_calm(self, fresh: Fresh, begin: int, end: int) -> None:
         """Run calm seconds, from one place to another."""
-        edges = fresh.edges[begin:end]
-        asked, edges = fresh.grouped.part(edges[0, 0], edges[-1, -1]), edges - edges[0, 0]
+        asked = self._asked(fresh, begin, end)
+        edges = self._edges(fresh, begin, end)
         decisions = np.empty(asked.users.size, dtype=np.uint8)
         instants: list[int] = []
         rows: list[Second] = []
@@ -152,7 +183,7 @@ class OpenRun(Run):
             instants += now
             rows.append(Second())
             self._look((second + 1) * NS - 1, rows[-1])
-        counts, _ = self._tables(*asked, decisions, np.append(parts[:, :-1], parts[-1, -1]))
+        counts = tallied(fresh.counted(self._quiet_steps, self._users).alike[begin:end], decisions)
         in_all = counts.sum(axis=0)
         if self._refused(in_all):  # a defect, for the checks to find
             for place, (row, mine) in enumerate(zip(rows, edges, strict=True)):
@@ -215,7 +246,7 @@ class OpenRun(Run):
         # What stays below the threshold leaves less of a backlog than it found.
         cuts = np.array([*self._cuts, self._steps])
         most = self._most_in_a_step * (cuts[1:] - cuts[:-1])
-        edges = fresh.edges[begin:, cuts]
+        edges = self._edges(fresh, begin, fresh.seconds)[:, cuts]
         quiet = _leading((edges[:, 1:] - edges[:, :-1] <= most).all(axis=1))
         return min(quiet, max(0, int(self._changes[0].at_s) - first)) if self._changes else quiet
 
@@ -223,7 +254,7 @@ class OpenRun(Run):
         """Return how many of the quiet seconds from a place on are without a fault, and with no step too much for the
         DSP.
         """
-        edges = fresh.edges[begin : begin + quiet]
+        edges = self._edges(fresh, begin, begin + quiet)
         most = (edges[:, 1:] - edges[:, :-1]).max(axis=1).tolist()
         for calm, second in enumerate(range(fresh.first + begin, fresh.first + begin + quiet)):
             if self._is_faulty(second) or not self._dsp.is_idle(second * self._steps, most[calm]):
@@ -287,6 +318,37 @@ class OpenRun(Run):
             words = every[begin:end] if through is None else every[begin:end][through[begin:end]]
             row.lost += self._serve(at, words, self._faults(at), row, answers).size
         self._answered(answers, row)
+
+
+def tallied(alike: _Counts, decisions: _Decisions) -> _Counts:
+    """Return Service Requests by instant, User and `Decision`, where those that are alike are next to each other.
+
+    Parameters
+    ----------
+    alike : ndarray of int64, shape (..., 2, users)
+        How many they are.
+    decisions : ndarray of uint8, shape (alike.sum(),)
+    """
+    users = alike.shape[-1]
+    sizes, instants = alike.ravel(), alike.size // (2 * users)
+    if not decisions.size:
+        return np.zeros((instants, users, 4), dtype=np.int64)
+    ends = sizes.cumsum()
+    keys = np.arange(0, instants * users * 4, 4).reshape(instants, 1, users).repeat(2, axis=1).ravel()
+    # All of a kind as the first of them; where the decision changes on the way, what is left goes over to the other.
+    first = decisions.take(ends - sizes, mode="clip")
+    at = np.flatnonzero(decisions[1:] != decisions[:-1]) + 1
+    kind = ends.searchsorted(at, side="right")
+    left = ends[kind] - at
+    on_the_way = left < sizes[kind]
+    at, kind, left = at[on_the_way], keys[kind[on_the_way]], left[on_the_way]
+    # Whole numbers far below 2**53: their sums as floating point are exact.
+    found = np.bincount(
+        np.concatenate([keys + first, kind + decisions[at], kind + decisions[at - 1]]),
+        np.concatenate([sizes, left, -left]),
+        keys.size * 2,
+    )
+    return found.astype(np.int64).reshape(instants, users, 4)
 
 
 def _leading(good: _Bools) -> int:

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from tmm_core.mechanism import Decision
-from tmm_core.operations.simulation.arrivals import Fresh, InTime
 from tmm_core.operations.simulation.audit import Audit
 from tmm_core.operations.simulation.clients import Clients
 from tmm_core.operations.simulation.dsp_model import Dsp
+from tmm_core.operations.simulation.fresh import Fresh, InTime
 from tmm_core.operations.simulation.hosts import Host, Watch
 from tmm_core.operations.simulation.policies import NS, Attempts, Load, make_policy
 from tmm_core.operations.simulation.result import PolicyResult, Second

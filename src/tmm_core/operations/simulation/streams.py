@@ -15,7 +15,7 @@ import numpy as np
 
 from tmm_core.operations.simulation.scenario import Scenario, Traffic
 
-__all__ = ["Stream", "Streams", "uniform"]
+__all__ = ["Drawn", "Stream", "Streams", "uniform"]
 
 Raw = np.ndarray[Any, np.dtype[np.uint64]]
 Ints = np.ndarray[Any, np.dtype[np.int64]]
@@ -24,6 +24,8 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 _ROOM_S = 20  # seconds of the highest rate that are drawn ahead, and the most that are asked for at once
 _LEAST_ROOM = 256
 _AHEAD_S = 256  # seconds whose shapes are computed at once
+_PAIR = np.array([[0], [1]])
+_DROPPED, _UNIT = np.array([11], dtype=np.uint64), np.array([2.0**-53])
 _JUMPS = ("on-off", "mmpp")
 
 
@@ -43,6 +45,44 @@ class _Jumps:
     streams: Ints
     dwell_s: Floats
     factors: Floats
+
+
+@dataclass(slots=True, eq=False)
+class Drawn:
+    """A random word for each Service Request of some seconds, until the next ones are drawn.
+
+    Attributes
+    ----------
+    begins, counts : ndarray of int64, shape (streams, seconds)
+        Where the words of a stream for a second begin, and how many they are. Between two seconds of a stream there
+        are the words that said how many.
+    """
+
+    begins: Ints
+    counts: Ints
+    _words: Raw | None
+    _sizes: Ints | None = None
+
+    @property
+    def sizes(self) -> Ints:
+        """How many words there are, of shape (streams, seconds, 2): those of a second, and those up to the next one."""
+        if self._sizes is None:
+            self._sizes = np.stack([self.counts, np.zeros_like(self.counts)], axis=2)
+            self._sizes[:, :-1, 1] = self.begins[:, 1:] - self.begins[:, :-1] - self.counts[:, :-1]
+        return self._sizes
+
+    def of(self, streams: slice, first: int, end: int) -> Raw:
+        """Return the words of some streams from one second up to another, and those between them; not to be written."""
+        begins = self.begins[streams, first]
+        ends = self.begins[streams, end - 1] + self.counts[streams, end - 1]
+        if self._words is None:
+            raise RuntimeError("other seconds have been drawn since: look at these before")
+        parts = list(map(self._words.__getitem__, map(slice, begins.tolist(), ends.tolist())))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts or [self._words[:0]])
+
+    def close(self) -> None:
+        """Tell that the words are gone."""
+        self._words = None
 
 
 class Streams:
@@ -86,6 +126,8 @@ class Streams:
         self._begin: list[int] = (self._end - room).tolist()
         self._at: Ints = self._end.copy()  # nothing is drawn yet
         self._words: Raw = np.empty(int(room.sum()), dtype=np.uint64)
+        self._drawn = Drawn(self._at, self._at, None)
+        self._two = np.empty((2, self._at.size), dtype=np.int64)  # places of two words of each stream
         self._drawn_from = -1
         self._shapes = np.empty((0, 0))
         self._parts: list[tuple[Traffic, slice]] = []
@@ -97,31 +139,32 @@ class Streams:
             if mine and each.kind in _JUMPS:
                 self._jumps.append(_Jumps(np.array(mine), np.array(each.dwell_s), np.array(each.factors)))
 
-    def seconds(self, first: int, number: int) -> tuple[Ints, Raw]:
-        """Return how many Service Requests each stream has in each of some seconds, and a word for each of them.
-
-        The words are in the order of seconds and streams.
-        """
+    def seconds(self, first: int, number: int) -> Drawn:
+        """Draw the Service Requests of some seconds; the last ones are gone then."""
+        self._drawn.close()
         for stream in np.flatnonzero(self._at + number * self._need > self._end).tolist():
             self._draw_ahead(stream)
-        counts: Ints = np.empty((number, self._rates.size), dtype=np.int64)
-        begins = np.empty_like(counts)
+        begins, counts = np.empty((2, number, self._at.size), dtype=np.int64)
         for place in range(number):
-            begins[place], counts[place] = self._counts(first + place)
-        words, ends = self._words, begins + counts
-        parts = list(map(words.__getitem__, map(slice, begins.ravel().tolist(), ends.ravel().tolist())))
-        return counts, np.concatenate(parts) if parts else words[:0]
+            self._count(first + place, begins[place], counts[place])
+        self._drawn = Drawn(begins.T, counts.T, self._words)
+        return self._drawn
 
-    def _counts(self, second: int) -> tuple[Ints, Ints]:
-        """Return where the words of each stream's Service Requests begin, and how many there are."""
+    def _count(self, second: int, begins: Ints, counts: Ints) -> None:
+        """Tell where the words of each stream's Service Requests begin, and how many there are."""
         rates = self._rates * self._factors(second)
-        at, sends = self._at, rates > 0
-        wander, round_up = uniform(self._words[np.array([at, at + 1])])
-        counts = (rates * (self._least + self._twice * wander) + round_up).astype(np.int64)
+        sends = rates > 0
+        np.add(self._at, _PAIR, out=self._two)
+        wander, round_up = uniform(self._words.take(self._two))
+        wander *= self._twice
+        wander += self._least
+        wander *= rates
+        wander += round_up
+        counts[:] = wander
         counts *= sends
-        begins = at + 2
-        self._at = at + 2 * sends + counts
-        return begins, counts
+        self._at += 2 * sends
+        begins[:] = self._at
+        self._at += counts
 
     def _draw_ahead(self, number: int) -> None:
         begin, at, end = self._begin[number], int(self._at[number]), int(self._end[number])
@@ -178,7 +221,9 @@ class Streams:
 
 def uniform(words: Raw) -> Floats:
     """Return numbers from 0 to below 1: the highest 53 bits of each word, exactly."""
-    return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    found: Floats = (words >> _DROPPED).astype(np.float64)
+    found *= _UNIT
+    return found
 
 
 def _highest(traffic: Traffic) -> float:
