@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from time import perf_counter
 from typing import Any
@@ -26,6 +27,7 @@ from tmm_core.operations.simulation.words import srvs_of, users_of
 
 __all__ = ["Simulation", "simulate"]
 
+_KEPT = 8 << 20  # bytes
 _TOGETHER_S = 20  # seconds that are drawn and run at once where nothing is sent again
 
 
@@ -76,6 +78,7 @@ def simulate(
         A file to replay cannot be used.
     """
     began = perf_counter()
+    _keep_memory()
     runs = [run_of(name, scenario) for name in (policies or scenario.policies)]
     # Told by the User's own bucket alone, fed with new Service Requests only.
     demand = Mechanism(scenario.config, start=0)
@@ -95,6 +98,16 @@ def simulate(
         above = told.result.table[:, : Decision.WITHIN_ALLOCATION].sum(axis=(1, 2))
     inside = [user.name for place, user in enumerate(scenario.users, 1) if not above[place]]
     return Simulation(scenario, tuple(run.finish() for run in runs), inside, perf_counter() - began)
+
+
+@cache
+def _keep_memory() -> None:
+    """Let the C library keep the memory of arrays that are gone for those that come.
+
+    glibc keeps up to twice the largest block that was ever given back. Without one of this size the system takes
+    some MB back, clears them and hands them out again in every twenty seconds that are simulated.
+    """
+    np.empty(_KEPT, dtype=np.uint8)  # never touched, so never there
 
 
 def _above(demand: Mechanism, fresh: Fresh, scenario: Scenario) -> np.ndarray[Any, np.dtype[np.int64]]:
