@@ -18,13 +18,14 @@ except ImportError as error:  # pragma: no cover - only without the extension
     ) from error
 
 if TYPE_CHECKING:
-    from tmm_core._core.engine import Engine
+    from tmm_core._core.engine import Engine as Engine
     from tmm_core._core.engine import Gate as Gate
     from tmm_core._core.engine import Kinds as Kinds
     from tmm_core._core.engine import Reception as Reception
     from tmm_core.memory import Layout, SharedBlock
 
 __all__ = [
+    "larger_block",
     "layout",
     "make_block",
     "native",
@@ -88,13 +89,34 @@ def make_block(config: Config, path: str, srvs: int, package: str) -> SharedBloc
     from tmm_core.memory import SharedBlock
 
     first = max(config.max_users, _SHARED_FIRST_USERS, 2 * len(config.users)) + 1
-    user_slots = max(config.max_users, _SHARED_USERS, 8 * len(config.users)) + 1
-    slab = native.block_nbytes(user_slots, srvs, 2) - native.block_nbytes(user_slots, srvs, 1)
-    fewest, most = _SHARED_SLABS
-    slabs = min(max(_SHARED_BYTES // slab, fewest), most)
+    user_slots, slabs = _reserve(config.max_users, len(config.users), srvs)
     return SharedBlock.create(
         path, layout(), users=first, user_slots=user_slots, srv_slots=srvs, slab_slots=slabs, package=package
     )
+
+
+def larger_block(block: SharedBlock, max_users: int, users: int, srvs: int, package: str) -> SharedBlock:
+    """Make a block with all that is in another, large enough for so many Users and much more.
+
+    Nobody sees it before `succeed`; the other one is held `alone`.
+
+    Raises
+    ------
+    MemoryLayoutError
+        There is no room for it; nothing has changed.
+    """
+    from tmm_core.memory import larger
+
+    user_slots, slabs = _reserve(max_users, users, srvs)
+    return larger(block, user_slots=user_slots, srv_slots=srvs, slab_slots=slabs, package=package)
+
+
+def _reserve(max_users: int, users: int, srvs: int) -> tuple[int, int]:
+    """Return the slots for Users, with that of the unknown ones, and the slabs of a block for so many Users."""
+    user_slots = max(max_users, _SHARED_USERS, 8 * users) + 1
+    slab = native.block_nbytes(user_slots, srvs, 2) - native.block_nbytes(user_slots, srvs, 1)
+    fewest, most = _SHARED_SLABS
+    return user_slots, min(max(_SHARED_BYTES // slab, fewest), most)
 
 
 def shared_engine(block: SharedBlock, now: int) -> Engine:

@@ -13,10 +13,11 @@ import numpy as np
 
 from tmm_core.answers import UNKNOWN, Decision
 from tmm_core.engines import layout, make_block, native, private_engine, shared_engine, watching_engine
-from tmm_core.errors import ConfigError, MemoryLayoutError, Mistake
+from tmm_core.errors import MemoryLayoutError
+from tmm_core.in_force import enlarge, put_in_force
 from tmm_core.policy.config import Config
 from tmm_core.policy.service_requests import srv_codes
-from tmm_core.terms import LEVEL, RATE, SECOND, View, named_from, own_files, terms_of, text_of
+from tmm_core.terms import LEVEL, RATE, SECOND, View, named_from, own_files, terms_of
 
 if TYPE_CHECKING:
     import logging
@@ -99,7 +100,8 @@ class Mechanism:
         """Read ``tmm.toml`` and the files it names, and start.
 
         With ``[state] shared`` the processes of this host share one block: the first makes it, the others join
-        it, and a configuration that is not the one in force is put in force for all of them.
+        it, and a configuration that is not the one in force is put in force for all of them. Where it needs a larger
+        block, and nobody counts in this one, the first makes it, with all that was counted.
 
         Parameters
         ----------
@@ -152,27 +154,44 @@ class Mechanism:
         MemoryLayoutError
             It cannot be used.
         """
-        from tmm_core.memory import SharedBlock, path_of
+        from tmm_core.memory import path_of
 
-        path = path_of(shared, make=False)
-        block = SharedBlock.join(path, layout()) if change else SharedBlock.look(path, layout())
-        return cls._over(block, watching_engine(block), None, None)
+        return cls._look(path_of(shared, make=False), change=change)
+
+    @classmethod
+    def _look(
+        cls, path: str, own: Config | None = None, start: int | None = None, *, change: bool
+    ) -> Mechanism:
+        from tmm_core.memory import SharedBlock
+
+        for _ in range(_ATTEMPTS):
+            block = SharedBlock.join(path, layout()) if change else SharedBlock.look(path, layout())
+            try:
+                return cls._over(block, watching_engine(block), own, start)
+            except MemoryLayoutError:
+                if not block.succeeded:  # else its names went with it, to a larger block
+                    raise
+        raise MemoryLayoutError(f"{path}: it is made anew again and again: found no block to look at")
 
     @classmethod
     def _share(cls, config: Config, start: int | None) -> Mechanism:
-        from tmm_core.memory import SharedBlock, path_of
+        from tmm_core.memory import path_of
 
         path = path_of(str(config.shared))
+        now = native.clock() if start is None else start
         for _ in range(_ATTEMPTS):
             try:
-                block = SharedBlock.join(path, layout())
+                mechanism = cls._look(path, config, start, change=True)
             except FileNotFoundError:
                 made = cls._make(config, path, start)
                 if made is not None:
                     return made
                 continue
-            engine = shared_engine(block, native.clock() if start is None else start)
-            mechanism = cls._over(block, engine, config, start)
+            block, srvs = mechanism._block, list(mechanism._srvs)
+            assert block is not None
+            if enlarge(block, mechanism._current, srvs, config, now) or not block.enter():
+                continue  # to the block that has the name now
+            mechanism._begin(shared_engine(block, now), srvs, mechanism._view, start, block)
             try:
                 mechanism.apply(config)
             except BaseException:
@@ -190,6 +209,7 @@ class Mechanism:
         now = native.clock() if start is None else start
         block = make_block(config, path, len(srvs), __version__)
         try:
+            block.enter()
             mechanism = cls.__new__(cls)
             view = View(config, [UNKNOWN, *config.users], 0, [])
             mechanism._begin(shared_engine(block, now), srvs, view, start, block)
@@ -205,7 +225,7 @@ class Mechanism:
 
     @classmethod
     def _over(cls, block: SharedBlock, engine: Engine, own: Config | None, start: int | None) -> Mechanism:
-        generation, text = block.read_terms(lambda: engine.generation)
+        generation, text = block.terms.read(lambda: engine.generation)
         config, users, srvs, differences = named_from(text, block.header.block_id, block.path)
         if len(srvs) != block.header.srv_slots or srvs[:1] != [UNKNOWN]:
             raise MemoryLayoutError(
@@ -216,6 +236,11 @@ class Mechanism:
         mechanism = cls.__new__(cls)
         mechanism._begin(engine, srvs, View(config, users, generation, differences), start, block)
         return mechanism
+
+    def _follow(self, path: str) -> None:
+        """Look at the block that has the name now."""
+        there = self._look(path, self._view.config, self._start, change=True)
+        self._begin(there._engine, list(there._srvs), there._view, self._start, there._block)
 
     def user(self, user_id: str) -> int:
         """Return the slot of a Service User by its EUI-64 or its name; the shared slot of the unknown ones, 0.
@@ -284,14 +309,19 @@ class Mechanism:
             raise ValueError("the block may only be looked at")
         if self._engine.forked:
             self._block.renew(self._engine)
+        path, watching = self._block.path, self._engine.watching
+        while watching and enlarge(self._block, self._current, list(self._srvs), config, self._now(now)):
+            self._follow(path)
         with self._lock, self._block.changing():
+            if watching and self._block.succeeded:
+                raise MemoryLayoutError(
+                    f"{path}: a larger block has succeeded this one just now: apply again"
+                )
             view = self._current()
             if config.version == view.config.version and own_files(config, view.config) == view.config:
                 return  # another process was first
             self._put_in_force(config, self._now(now))
-            _log().info(
-                "%s: version %s in force, was %s", self._block.path, config.version, view.config.version
-            )
+            _log().info("%s: version %s in force, was %s", path, config.version, view.config.version)
 
     def snapshot(self, now: int | None = None) -> Snapshot:
         """Return the state and the counts. *Thread-safe; out of date at once.*
@@ -306,6 +336,8 @@ class Mechanism:
 
         if (now is not None or self._start is None) and not self._engine.watching:
             self._engine.tick(now)
+        if self._engine.watching and self._block is not None:
+            self._block.tell_if_succeeded()
         view = self._current()
         state = self._engine.state(now if now is not None or self._start is not None else native.clock())
         names = list(view.slots)
@@ -409,7 +441,7 @@ class Mechanism:
         if block is None or self._engine.generation == view.generation:
             return view
         try:
-            generation, text = block.read_terms(lambda: self._engine.generation)
+            generation, text = block.terms.read(lambda: self._engine.generation)
             config, users, _, differences = named_from(text, block.header.block_id, block.path)
             view = View(own_files(config, view.config), users, generation, differences)
         except MemoryLayoutError as error:
@@ -425,36 +457,11 @@ class Mechanism:
         return (view.ids.get(user_id.upper(), 0) if slot is None else slot), view.generation
 
     def _put_in_force(self, config: Config, now: int) -> None:
-        view, block = self._view, self._block
-        users = list(dict.fromkeys((*view.slots, *config.users)))
-        if block is None and len(users) > self._engine.user_slots:
-            raise ConfigError(
-                Mistake(
-                    f"{len(users) - 1} Users have been named since the start, but there are slots for "
-                    f"{self._engine.user_slots - 1}: start again, or configure max_users",
-                    field="allocations",
-                )
-            )
-        srvs = list(self._srvs)
-        unheard = sorted(config.priority_srvs.union(config.costs).difference(srvs))
-        if unheard:
-            fault = f"SRVs {', '.join(unheard)} are not known to the processes that share the block"
-            raise ConfigError(Mistake(fault, field="priority"))
-        if block is not None:
-            block.make_room(len(users))
-        settings, rules, services = terms_of(config, users, srvs)
-        generation = self._engine.generation + 1
-        differences = view.differences
-        if config.candidate_version != view.config.candidate_version:
-            # Counts are never set back: a new candidate's begin where they stand now.
-            differences = self._engine.differences().tolist() if config.candidate_version else []
-        if block is not None:
-            block.write_terms(generation, text_of(config, users, srvs, block.header.block_id, differences))
-        self._engine.apply(settings, rules, services, now)
+        block = self._block
         # In one store: a gate that looks in between sees the old generation and looks again.
-        self._view = View(config, users, self._engine.generation, differences)
+        self._view = put_in_force(self._engine, block, self._view, list(self._srvs), config, now)
         if block is not None:
-            block.forget_terms(generation)
+            block.terms.forget(self._view.generation)
 
 
 def _check(config: object) -> None:

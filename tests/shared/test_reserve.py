@@ -81,8 +81,8 @@ def said(mechanism_path: Path, found: str, expected: str) -> str:
     """The whole message: what was found, what was expected, and what to do."""
     return re.escape(
         f"{mechanism_path / 'block'}: found slots for {found} Users, expected {expected} (a User that was ever named "
-        "keeps its slot): stop the processes that use it, remove it and start them again; a new block has slots "
-        "for eight times its Users, or max_users"
+        "keeps its slot): stop the processes that use it, all at one time, and start them again: the first makes the "
+        "block larger; nothing has to be removed, and nothing is lost"
     )
 
 

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from tmm_core.memory.header import Header, Layout
     from tmm_core.memory.place import path_of
     from tmm_core.memory.shared import SharedBlock
+    from tmm_core.memory.succession import larger, succeed
 
-__all__ = ["ALIGNMENT", "Header", "Layout", "SharedBlock", "path_of", "private_block"]
+__all__ = ["ALIGNMENT", "Header", "Layout", "SharedBlock", "larger", "path_of", "private_block", "succeed"]
 
 #: Bytes a block is aligned to: a cache line.
 ALIGNMENT = 64
@@ -50,7 +51,10 @@ def private_block(nbytes: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 
 # Of shared blocks: hashes, temporary folders, locks and maps, which a gateway of one process does without.
-_LATER = {"Header": "header", "Layout": "header", "SharedBlock": "shared", "path_of": "place"}
+_LATER = {
+    "Header": "header", "Layout": "header", "SharedBlock": "shared", "larger": "succession", "path_of": "place",
+    "succeed": "succession",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

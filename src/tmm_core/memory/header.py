@@ -1,8 +1,8 @@
 """The first page of a shared block: what it is, who made it, and whether this process can use it.
 
-Everything is checked on a private copy before a byte of the mapping is believed. The page ends with two words
-that change (`WORDS_AT`): slots for Users that have memory, and slabs that have. They are written under the
-block's lock only.
+Everything is checked on a private copy before a byte of the mapping is believed. The page ends with three words
+that change (`WORDS_AT`): slots for Users that have memory, slabs that have, and which block has succeeded this
+one (0: none). They are written under the block's lock only.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ HEADER_BYTES = 4096
 WORDS_AT = 2048
 _MAGIC = b"TMMBLOCK"
 _ENDIAN = 0x01020304
-_FORMAT = 1
+_FORMAT = 2
 # magic, byte order, format | layout, digest, User, SRV and slab slots, bytes | id, boot
-# | time namespace, made at, made by | version
-_FIELDS = struct.Struct("=8sII6Q16s40sQqq32s")
+# | time namespace, made at, made by | version | life
+_FIELDS = struct.Struct("=8sII6Q16s40sQqq32s16s")
 _CRC = struct.Struct("=I")
 _MAX_SLOTS = 1 << 31
 
@@ -77,9 +77,11 @@ class Header:
     boot_id, time_ns : str, int
         The boot of the machine and the time namespace whose monotonic clock the block is on.
     created_at, created_by : int
-        Nanoseconds since 1970 (UTC); process.
+        Nanoseconds since 1970 (UTC) at which its counts began; process that made it.
     package : str
         Version of tmm-core that made it.
+    life_id : str
+        Hexadecimal; the same in all blocks that have succeeded one another, as their counts go on.
     """
 
     user_slots: int
@@ -92,6 +94,7 @@ class Header:
     created_at: int
     created_by: int
     package: str
+    life_id: str
 
     @property
     def file_bytes(self) -> int:
@@ -104,6 +107,7 @@ class Header:
             _MAGIC, _ENDIAN, _FORMAT, layout.version, layout.digest, self.user_slots, self.srv_slots,
             self.slab_slots, self.nbytes, bytes.fromhex(self.block_id), self.boot_id.encode("ascii"),
             self.time_ns, self.created_at, self.created_by, self.package.encode("ascii", "replace")[:32],
+            bytes.fromhex(self.life_id),
         )  # fmt: skip
         return (body + _CRC.pack(zlib.crc32(body))).ljust(HEADER_BYTES, b"\0")
 
@@ -120,7 +124,7 @@ class Header:
             raise _fault(path, f"{len(page)} bytes", f"a block, at least {HEADER_BYTES} bytes")
         body = page[: _FIELDS.size]
         (magic, endian, form, version, digest, users, srvs, slabs, nbytes, block, boot, namespace, at, by,
-         package) = _FIELDS.unpack(body)  # fmt: skip
+         package, life) = _FIELDS.unpack(body)  # fmt: skip
         if magic != _MAGIC:
             raise _fault(path, f"a file that begins with {bytes(magic)!r}", f"a block ({_MAGIC!r})")
         if endian != _ENDIAN:
@@ -142,7 +146,9 @@ class Header:
             raise _fault(path, f"a block of {nbytes} bytes", f"{layout.nbytes(users, srvs, slabs)}")
         if size != HEADER_BYTES + nbytes:
             raise _fault(path, f"{size} bytes", f"{HEADER_BYTES + nbytes}: it was cut short or added to")
-        found = cls(users, srvs, slabs, nbytes, block.hex(), _text(boot), namespace, at, by, _text(package))
+        found = cls(
+            users, srvs, slabs, nbytes, block.hex(), _text(boot), namespace, at, by, _text(package), life.hex()
+        )  # fmt: skip
         if found.boot_id != boot_id():
             raise _fault(path, f"a block of boot {found.boot_id or '?'}", f"this boot, {boot_id() or '?'}")
         if found.time_ns != time_namespace():

@@ -43,14 +43,23 @@ class ByteLocks:
     def take(self, number: int) -> bool:
         """Take a lock if nobody has it. Taking one's own again says True."""
         if hasattr(fcntl, "F_OFD_SETLK"):
-            try:
-                fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, 0, number, 1, 0))
-            except OSError as error:
-                if error.errno in _BUSY:
-                    return False
-                raise
-            return True
+            return self._lock(number, fcntl.F_WRLCK)
         return number in self._files or self._take_file(number)
+
+    def share(self, number: int) -> bool:
+        """Take a lock together with others that share it, if nobody has taken it alone."""
+        if hasattr(fcntl, "F_OFD_SETLK"):
+            return self._lock(number, fcntl.F_RDLCK)
+        return number in self._files or self._take_file(number, fcntl.LOCK_SH)
+
+    def _lock(self, number: int, kind: int) -> bool:
+        try:
+            fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, _FLOCK.pack(kind, 0, number, 1, 0))
+        except OSError as error:
+            if error.errno in _BUSY:
+                return False
+            raise
+        return True
 
     def give(self, number: int) -> None:
         """Give a lock back."""
@@ -78,11 +87,11 @@ class ByteLocks:
         self._files.clear()
         self._fd = -1
 
-    def _take_file(self, number: int) -> bool:
+    def _take_file(self, number: int, kind: int | None = None) -> bool:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(f"{self._path}.lock{number}", flags, 0o600)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(fd, (fcntl.LOCK_EX if kind is None else kind) | fcntl.LOCK_NB)
         except OSError as error:
             os.close(fd)
             if error.errno in _BUSY:

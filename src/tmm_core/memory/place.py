@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tmm_core.errors import MemoryLayoutError
 
-__all__ = ["allocate", "create_file", "open_file", "path_of", "read_text", "write_text"]
+__all__ = ["allocate", "create_file", "open_anew", "open_file", "path_of", "read_text", "write_text"]
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 _MAX_TEXT = 1 << 30
@@ -119,15 +119,49 @@ def open_file(path: str, *, writable: bool) -> int:
     return fd
 
 
-def create_file(path: str) -> tuple[int, str]:
+def open_anew(fd: int, name: str, file: tuple[int, int], *, writable: bool) -> int:
+    """Open the file of a descriptor once more: another description, with locks of its own.
+
+    Parameters
+    ----------
+    fd : int
+    name : str
+        Its path.
+    file : tuple of int
+        Its device and number.
+    writable : bool
+
+    Raises
+    ------
+    FileNotFoundError
+        It has been removed, and cannot be opened by its descriptor.
+    """
+    flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC
+    for path, more in ((f"/proc/self/fd/{fd}", 0), (name, os.O_NOFOLLOW)):
+        with contextlib.suppress(OSError):
+            anew = os.open(path, flags | more)
+            found = os.fstat(anew)
+            if (found.st_dev, found.st_ino) == file:
+                return anew
+            os.close(anew)
+    raise FileNotFoundError(f"{name} has been removed")
+
+
+def create_file(path: str, mark: str = "") -> tuple[int, str]:
     """Create a file of this account beside `path`, under a name nobody can guess; returns it and its path.
+
+    Parameters
+    ----------
+    path : str
+    mark : str
+        Stands in the name, behind that of `path`.
 
     Raises
     ------
     MemoryLayoutError
         The folder is missing or may not be written to.
     """
-    temporary = f"{path}.{secrets.token_hex(8)}.new"
+    temporary = f"{path}{mark}.{secrets.token_hex(8)}.new"
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         fd = os.open(temporary, flags, 0o600)

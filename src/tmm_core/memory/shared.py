@@ -7,8 +7,8 @@ for those there are, before anybody may touch it. So a block grows in place, and
 behind. A slab belongs to the process that holds its byte lock; what a dead process has counted stays, and
 whoever takes its slab next goes on counting there.
 
-Beside it lie small immutable files, ``PATH.ID.terms.GENERATION``: names and configuration of the terms in
-force.
+A process that may count there, now or later, shares one lock more for as long: where nobody has it, a block
+may be succeeded by a larger one (`succession.py`).
 """
 
 from __future__ import annotations
@@ -17,13 +17,11 @@ import contextlib
 import logging
 import mmap
 import os
-import re
 import secrets
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -31,7 +29,9 @@ import numpy as np
 from tmm_core.errors import MemoryLayoutError
 from tmm_core.memory.header import HEADER_BYTES, WORDS_AT, Header, Layout, boot_id, time_namespace
 from tmm_core.memory.locks import ByteLocks
-from tmm_core.memory.place import allocate, create_file, open_file, read_text, write_text
+from tmm_core.memory.making import make_file
+from tmm_core.memory.names import TermsFiles
+from tmm_core.memory.place import allocate, open_anew, open_file
 
 __all__ = ["SharedBlock"]
 
@@ -60,6 +60,8 @@ class SharedBlock:
     ----------
     path : str
     header : Header
+    terms : TermsFiles
+        Names of its terms.
     memory : ndarray of uint8
         The engine's block.
     guard : ndarray of int64, shape (2,)
@@ -80,6 +82,7 @@ class SharedBlock:
         self.layout = layout
         self.owner = _owner()
         self._published = name or path
+        self.terms = TermsFiles(path, header.block_id)
         access = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
         found = os.fstat(fd)
         self._file = (found.st_dev, found.st_ino)
@@ -87,7 +90,7 @@ class SharedBlock:
             self._map = mmap.mmap(fd, header.file_bytes, flags=mmap.MAP_SHARED, prot=access)
             guard = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
             # The map keeps a duplicate of its descriptor: locks need a description that ends when we close it.
-            self._fd = _opened_anew(fd, name or path, self._file, writable=writable)
+            self._fd = open_anew(fd, name or path, self._file, writable=writable)
         except (OSError, ValueError) as error:
             raise MemoryLayoutError(
                 f"{path}: {header.file_bytes:,} bytes cannot be mapped: {error}"
@@ -96,12 +99,13 @@ class SharedBlock:
             os.close(fd)
         whole = np.frombuffer(self._map, dtype=np.uint8)
         self.memory = whole[HEADER_BYTES : HEADER_BYTES + header.nbytes]
-        self._words = whole[WORDS_AT : WORDS_AT + 16].view(np.int64)
+        self._words = whole[WORDS_AT : WORDS_AT + 24].view(np.int64)
         with contextlib.suppress(OSError):
             guard.madvise(_WIPE_ON_FORK)
         self.guard = np.frombuffer(guard, dtype=np.int64)[:2]
         self._locks = ByteLocks(self._fd, path)
         self._slabs: set[int] = set()
+        self._present = self._told = False
         self._lock = threading.Lock()
         self._pid = os.getpid()
         _living.add(self)
@@ -131,33 +135,25 @@ class SharedBlock:
         MemoryLayoutError
             There is no room, or the folder may not be written to.
         """
+        block_id = secrets.token_hex(16)
         header = Header(
             user_slots, srv_slots, slab_slots, layout.nbytes(user_slots, srv_slots, slab_slots),
-            secrets.token_hex(16), boot_id(), time_namespace(), time.time_ns(), os.getpid(), package,
+            block_id, boot_id(), time_namespace(), time.time_ns(), os.getpid(), package, block_id,
         )  # fmt: skip
-        fd, temporary = create_file(path)
-        try:
-            os.ftruncate(fd, header.file_bytes)
-            allocate(fd, 0, HEADER_BYTES, path)
-            for offset, nbytes in layout.base_ranges(user_slots, srv_slots, users):
-                allocate(fd, HEADER_BYTES + offset, nbytes, path)
-            for offset, nbytes in layout.slab_ranges(user_slots, srv_slots, 0, users):
-                allocate(fd, HEADER_BYTES + offset, nbytes, path)
-            os.pwrite(fd, header.packed(layout), 0)
-        except OSError as error:
-            os.unlink(temporary)
-            os.close(fd)
-            raise MemoryLayoutError(f"{path}: cannot be made: {error.strerror}") from None
-        except MemoryLayoutError:
-            os.unlink(temporary)
-            os.close(fd)
-            raise
+        return cls.make(path, header, layout, users=users, slabs=1)
+
+    @classmethod
+    def make(
+        cls, path: str, header: Header, layout: Layout, *, users: int, slabs: int, mark: str = ""
+    ) -> SharedBlock:
+        """Make a block of so many Users and slabs that nobody sees yet; `make_file` says what is raised."""
+        fd, temporary = make_file(path, header, layout, users, slabs, mark)
         try:
             block = cls(fd, path, header, layout, writable=True, name=temporary)
         except MemoryLayoutError:
             os.unlink(temporary)
             raise
-        block._words[:] = (users, 1)
+        block._words[:] = (users, slabs, 0)
         return block
 
     def publish(self) -> bool:
@@ -174,11 +170,21 @@ class SharedBlock:
         self._published = self.path
         return True
 
+    def rename(self) -> None:
+        """Give the block its name, in place of the one that has it: at no moment there is none."""
+        temporary, self._published = self._published, self.path  # it is not to be discarded from here on
+        try:
+            os.rename(temporary, self.path)
+        except OSError as error:
+            self._published = temporary
+            raise MemoryLayoutError(f"{self.path}: cannot be made larger: {error.strerror}") from None
+
     def discard(self) -> None:
-        """Remove a block that was not published, with its files."""
-        for name in (self._published, *self._terms_files()):
+        """Remove a block, with its files, if it was not published."""
+        if self._published != self.path:
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(name)
+                os.unlink(self._published)
+            self.terms.forget()
         self.release()
 
     @classmethod
@@ -210,6 +216,78 @@ class SharedBlock:
             raise
         return cls(fd, path, header, layout, writable=writable)
 
+    # ---- who counts here, and who comes after
+
+    def enter(self) -> bool:
+        """Be one of those who may count here, before a slab is claimed; False if another block has the name by now.
+
+        Raises
+        ------
+        MemoryLayoutError
+            For ten seconds another process has been making the block larger.
+        """
+        until = time.monotonic() + _CHANGES_WAIT_S
+        while not self._locks.share(self.header.slab_slots):
+            if time.monotonic() > until:
+                raise _BusyError(self._busy(_CHANGES_WAIT_S))
+            time.sleep(0.001)
+        self._present = True
+        if not self.succeeded and self.has_its_name:
+            return True
+        self.release()
+        return False
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[bool]:
+        """Hold the block as `changing` does, and tell whether nobody counts in it: then nobody can begin to."""
+        present = self.header.slab_slots
+        with self.changing():
+            alone = self._locks.take(present)
+            try:
+                yield alone and not any(map(self._locks.is_taken, range(1, self.ready[1])))
+            finally:
+                if alone:
+                    self._locks.give(present)
+
+    @property
+    def ready(self) -> tuple[int, int]:
+        """Slots for Users, and slabs, that have memory."""
+        return int(self._words[0]), int(self._words[1])
+
+    @property
+    def has_its_name(self) -> bool:
+        """Whether its path leads to this block."""
+        try:
+            found = os.lstat(self._published)
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == self._file
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether another block has taken its place: this one can be read, and nobody counts in it any more."""
+        return bool(self._words[2]) or (not self.has_its_name and os.path.lexists(self._published))
+
+    def tell_if_succeeded(self) -> None:
+        """Tell who looks at it, once, that it has been succeeded."""
+        if not self._told and self.succeeded:
+            self._told = True
+            _log.warning(
+                "%s: this block has been succeeded by another of its name: look at that one", self.path
+            )
+
+    def tell_successor(self, header: Header) -> None:
+        """Say which block has succeeded this one, to those who have it mapped."""
+        self._words[2] = int(header.block_id[:15], 16) | 1
+
+    def used_up(self, users: int) -> MemoryLayoutError:
+        """Return what to say where there are no slots for so many Users, and others count here."""
+        return MemoryLayoutError(
+            f"{self.path}: found slots for {self.header.user_slots - 1:,} Users, expected {users - 1:,} (a User that "
+            "was ever named keeps its slot): stop the processes that use it, all at one time, and start them again: "
+            "the first makes the block larger; nothing has to be removed, and nothing is lost"
+        )
+
     # ---- slabs
 
     def claim(self, wait_s: float = 0) -> int:
@@ -234,7 +312,7 @@ class SharedBlock:
         return max(self.claim(_CLAIM_WAIT_S), 0)
 
     def _claim(self) -> int:
-        users, ready = (int(word) for word in self._words)
+        users, ready = self.ready
         for slab in range(1, min(ready + 1, self.header.slab_slots)):
             if slab in self._slabs or not self._locks.take(slab):
                 continue
@@ -288,6 +366,7 @@ class SharedBlock:
         """Give the slabs back: others may count in them from here on. The mapping stays."""
         with self._lock:
             self._slabs.clear()
+            self._present = False
             if self._fd >= 0:
                 self._locks.close()
                 self._fd = -1
@@ -343,16 +422,12 @@ class SharedBlock:
         MemoryLayoutError
             There is no address space or no memory for them; nothing has changed.
         """
-        have, ready = (int(word) for word in self._words)
+        have, ready = self.ready
         header = self.header
         if users <= have:
             return
         if users > header.user_slots:
-            raise MemoryLayoutError(
-                f"{self.path}: found slots for {header.user_slots - 1:,} Users, expected {users - 1:,} (a User that "
-                "was ever named keeps its slot): stop the processes that use it, remove it and start them again; a "
-                "new block has slots for eight times its Users, or max_users"
-            )
+            raise self.used_up(users)
         users = min(max(users, 2 * have), header.user_slots)
         self._allocate(
             self.layout.base_ranges(header.user_slots, header.srv_slots, users),
@@ -362,68 +437,10 @@ class SharedBlock:
             self._allocate_slab(slab, users, have)
         self._words[0] = users
 
-    def write_terms(self, generation: int, text: bytes) -> None:
-        """Write the names of terms about to be put in force; call it while `changing`."""
-        write_text(self._terms_path(generation), text)
-
-    def forget_terms(self, generation: int) -> None:
-        """Remove the names of the terms before these."""
-        for name in self._terms_files():
-            if int(name.rsplit(".", 1)[1]) < generation:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(name)
-
-    def read_terms(self, generation: Callable[[], int]) -> tuple[int, bytes]:
-        """Return the generation in force and the names of its terms.
-
-        Parameters
-        ----------
-        generation : callable
-            Reads the generation in force.
-
-        Raises
-        ------
-        MemoryLayoutError
-            They are gone.
-        """
-        while True:
-            found = generation()
-            try:
-                return found, read_text(self._terms_path(found))
-            except FileNotFoundError:
-                # Others have been put in force, and these are gone: look again.
-                if generation() == found:
-                    raise MemoryLayoutError(
-                        f"{self.path}: found no names of generation {found}, expected {self._terms_path(found)}"
-                    ) from None
-
-    def _terms_path(self, generation: int) -> str:
-        return f"{self.path}.{self.header.block_id[:12]}.terms.{generation}"
-
-    def _terms_files(self) -> list[str]:
-        path = Path(self._terms_path(0))
-        form = re.compile(re.escape(path.name[:-1]) + r"\d{1,18}")
-        with contextlib.suppress(OSError):
-            return [str(each) for each in path.parent.iterdir() if form.fullmatch(each.name)]
-        return []
-
 
 def _owner() -> int:
     """Process number and start, in one word: for people, who may meet the same number twice."""
     return (time.time_ns() // 1_000_000) << _PID_BITS | os.getpid() & ((1 << _PID_BITS) - 1)
-
-
-def _opened_anew(fd: int, name: str, file: tuple[int, int], *, writable: bool) -> int:
-    """Open the file of a descriptor once more: another description, with locks of its own."""
-    flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC
-    for path, more in ((f"/proc/self/fd/{fd}", 0), (name, os.O_NOFOLLOW)):
-        with contextlib.suppress(OSError):
-            anew = os.open(path, flags | more)
-            found = os.fstat(anew)
-            if (found.st_dev, found.st_ino) == file:
-                return anew
-            os.close(anew)
-    raise FileNotFoundError(f"{name} has been removed")
 
 
 def _after_fork(block: SharedBlock) -> None:
@@ -440,12 +457,18 @@ def _after_fork(block: SharedBlock) -> None:
         return
     # Its own description of the same file: locks of the parent's must not live on in its child, nor be given back.
     try:
-        fd = _opened_anew(old, block._published, block._file, writable=True)
+        fd = open_anew(old, block._published, block._file, writable=True)
     except OSError:
-        fd = -1
+        block._fd = (
+            -1
+        )  # and the parent's stays open: while this child counts, in the common slab, it shall be known of
+        return
+    locks = ByteLocks(fd, block.path)
+    if block._present:
+        locks.share(block.header.slab_slots)  # before the parent's is let go: it is held without a gap
     block._locks.close()
     block._fd = fd
-    block._locks = ByteLocks(fd, block.path)
+    block._locks = locks
 
 
 def _children_start_over() -> None:

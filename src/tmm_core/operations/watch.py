@@ -454,12 +454,13 @@ class Watcher:
 def source_of(mechanism: Mechanism, at_ms: int) -> Source:
     """Return the life of the block that a Mechanism counts in or looks at.
 
-    A shared block goes on with its counters whoever watches it; a private one begins now, as far as anybody knows.
+    A shared block goes on with its counters whoever watches it, and so does a larger one that has succeeded it; a
+    private one begins now, as far as anybody knows.
     """
     block = mechanism.block
     if block is None:
         return Source(uuid.uuid4().hex, "private", at_ms, os.getpid())
-    return Source(block.header.block_id, "shared", block.header.created_at // 1_000_000, os.getpid())
+    return Source(block.header.life_id, "shared", block.header.created_at // 1_000_000, os.getpid())
 
 
 def start(mechanism: Mechanism, path: str | PathLike[str] | None = None, **options: Any) -> Watcher:

@@ -89,20 +89,25 @@ def look_at(args: argparse.Namespace, *, change: bool = False) -> Mechanism:
 
 def run(args: argparse.Namespace) -> int:
     """Look, and show."""
-    with look_at(args) as mechanism:
-        while True:
-            status = status_of(mechanism)
-            if args.json and args.live:
-                print(json.dumps(status, allow_nan=False), flush=True)
-            elif args.json:
-                terminal.print_json(status)
-            else:
-                if args.live and terminal.is_terminal(sys.stdout):
-                    print("\x1b[H\x1b[J", end="")
-                print("\n".join(status_lines(status, terminal.Paint.of(sys.stdout))), flush=True)
-            if not args.live:
-                return 0
-            time.sleep(args.every)
+    while True:
+        with look_at(args) as mechanism:
+            block = mechanism.block
+            while block is None or not block.succeeded:
+                _show(status_of(mechanism), args)
+                if not args.live:
+                    return 0
+                time.sleep(args.every)
+
+
+def _show(status: dict[str, Any], args: argparse.Namespace) -> None:
+    if args.json and args.live:
+        print(json.dumps(status, allow_nan=False), flush=True)
+    elif args.json:
+        terminal.print_json(status)
+    else:
+        if args.live and terminal.is_terminal(sys.stdout):
+            print("\x1b[H\x1b[J", end="")
+        print("\n".join(status_lines(status, terminal.Paint.of(sys.stdout))), flush=True)
 
 
 def status_of(mechanism: Mechanism, *, at: datetime | None = None, now: int | None = None) -> dict[str, Any]:
