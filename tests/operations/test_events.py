@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import subprocess
+import sys
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -264,6 +266,31 @@ def test_a_log_that_is_finished_can_be_read_where_nothing_may_be_written(tmp_pat
         assert [tuple(row) for _, row in logs.rows("SELECT seq FROM commits")] == [(1,)]
     with pytest.raises(EventLogError, match="not finished: copy it with its -wal to where you may write"):
         LogSet([unfinished])
+
+
+_MANY = """
+import resource, sys
+from tmm_core.operations.event_log.files import LogSet
+resource.setrlimit(resource.RLIMIT_NOFILE, (40, int(sys.argv[2])))
+with LogSet([sys.argv[1]]) as logs:
+    print(sum(row[0] for _, row in logs.rows("SELECT count(*) FROM commits")))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit of open files there")
+@pytest.mark.parametrize(
+    ("hard", "said"), [(400, "60\n"), (60, "60 files of event logs need 280 open files, found a limit of 60")]
+)
+def test_more_logs_than_a_process_may_open_at_first_are_read_or_refused_in_words(
+    tmp_path: Path, hard: int, said: str
+) -> None:
+    with EventLog(tmp_path / "events.db", at_ms=NOON) as log:
+        log.append(batch(NOON))
+    for number in range(59):
+        shutil.copy(log.file, tmp_path / f"host{number}.db")
+    command = [sys.executable, "-c", _MANY, str(tmp_path), str(hard)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50)
+    assert said in done.stdout + done.stderr
 
 
 def test_names_are_kept_to_the_letter(tmp_path: Path) -> None:

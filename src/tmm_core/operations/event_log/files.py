@@ -30,6 +30,8 @@ __all__ = [
 
 #: How long a reader or the writer waits for the other.
 BUSY_MS = 1_000
+_OPEN_A_FILE = 3  # with what SQLite keeps beside each
+_OPEN_BESIDES = 100
 
 
 def month_of(at_ms: int) -> str:
@@ -146,6 +148,31 @@ class LogFile:
         yield from self.connection.execute(query, values)
 
 
+def _make_room(files: int) -> None:
+    """Let this process open so many files of logs at once; seven years of a few hosts are more than the usual 1,024.
+
+    Raises
+    ------
+    EventLogError
+        The system does not allow it.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    wanted = files * _OPEN_A_FILE + _OPEN_BESIDES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    except (ValueError, OSError):
+        raise EventLogError(
+            f"{files} files of event logs need {wanted} open files, found a limit of {hard}: name fewer, or raise it "
+            "(ulimit -Hn)"
+        ) from None
+
+
 class LogSet:
     """The logs of one or many hosts, open for reading.
 
@@ -177,6 +204,7 @@ class LogSet:
             if not files:
                 raise EventLogError(f"{path}: there is no such event log")
             found.update(dict.fromkeys(file.resolve() for file in files))
+        _make_room(len(found))
         with ExitStack() as opened:
             self.files: list[LogFile] = []
             for path in found:
