@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -215,6 +216,35 @@ def test_hosts_are_read_side_by_side(tmp_path: Path) -> None:
     assert found == [("a", "2026-11", 1), ("b", "2026-11", 1)]
 
 
+def test_copies_of_a_file_are_read_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    early, late, other = tmp_path / "early.db", tmp_path / "late.db", tmp_path / "other"
+    with EventLog(tmp_path / "events.db", at_ms=NOON) as log:
+        log.append(counted(NOON, [1, 0, 0, 0]))
+        for name in ("", "-wal"):
+            shutil.copy(f"{log.file}{name}", f"{early}{name}")
+        log.append(counted(NOON + 1000, [2, 0, 0, 0]))
+    shutil.copy(log.file, late)
+    other.mkdir()
+    with EventLog(other / "events.db", at_ms=NOON) as another:  # a host of the same name, and no copy
+        another.append(counted(NOON, [4, 0, 0, 0]))
+    with LogSet([tmp_path, other]) as logs:
+        assert [row["throttled"] for _, row in logs.rows("SELECT throttled FROM user_days")].count(3) == 1
+        assert sum(row["throttled"] for _, row in logs.rows("SELECT throttled FROM user_days")) == 3 + 4
+    assert [f"{early}: left out, it is a copy of" in caplog.text, caplog.text.count("left out")] == [True, 2]
+
+
+def test_a_file_begun_anew_after_one_was_moved_away_is_no_copy(tmp_path: Path) -> None:
+    with EventLog(tmp_path / "events.db", at_ms=ms("2026-10-25T12:00:00")) as log:
+        log.append(counted(ms("2026-10-25T12:00:00"), [1, 0, 0, 0]))
+    for at_ms in (NOON, NOON + 60_000):
+        with EventLog(tmp_path / "events.db", at_ms=at_ms) as log:
+            log.append(counted(at_ms, [2, 0, 0, 0]))
+        log.file.rename(tmp_path / f"moved-{at_ms}.db")
+    with LogSet([tmp_path]) as logs:
+        assert len({file.host_id for file in logs.files}) == 1
+        assert sum(row["throttled"] for _, row in logs.rows("SELECT throttled FROM user_days")) == 5
+
+
 def test_what_is_no_event_log_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "events.db"
     with pytest.raises(EventLogError, match="there is no such event log"):
@@ -287,7 +317,9 @@ def test_more_logs_than_a_process_may_open_at_first_are_read_or_refused_in_words
     with EventLog(tmp_path / "events.db", at_ms=NOON) as log:
         log.append(batch(NOON))
     for number in range(59):
-        shutil.copy(log.file, tmp_path / f"host{number}.db")
+        file = shutil.copy(log.file, tmp_path / f"host{number}.db")
+        with closing(sqlite3.connect(file)) as connection, connection:
+            connection.execute("UPDATE meta SET value = ? WHERE key = 'host_id'", (str(number),))
     command = [sys.executable, "-c", _MANY, str(tmp_path), str(hard)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=50)
     assert said in done.stdout + done.stderr

@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -105,8 +106,11 @@ def test_the_same_logs_give_the_same_bytes_in_any_order_and_twice(logs: Path, tm
     out = tmp_path / "report"
     assert cli.main(["report", "2026-11", "-o", str(out), "--quiet", "--log", *files]) == 0
     first = contents(out)
-    assert cli.main(["report", "2026-11", "-o", str(out), "--quiet", "--log", *reversed(files)]) == 0
-    assert contents(out) == first
+    copies = tmp_path / "backup"
+    shutil.copytree(logs, copies)
+    for again in ([*reversed(files)], [*files, *reversed(files)], [*files, str(copies)]):
+        assert cli.main(["report", "2026-11", "-o", str(out), "--quiet", "--log", *again]) == 0
+        assert contents(out) == first
 
 
 def test_sections_are_those_of_the_requirement_in_order(report: Path) -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -27,6 +28,8 @@ __all__ = [
     "identity_of",
     "month_of",
 ]
+
+_log = logging.getLogger("tmm_core.events")
 
 #: How long a reader or the writer waits for the other.
 BUSY_MS = 1_000
@@ -129,7 +132,7 @@ def check_schema(connection: sqlite3.Connection, file: Path) -> None:
 class LogFile:
     """One file of a log, open for reading: its host, its month, and its rows."""
 
-    __slots__ = ("connection", "host", "host_id", "month", "path")
+    __slots__ = ("compacted", "connection", "host", "host_id", "month", "path")
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -142,10 +145,36 @@ class LogFile:
         self.host: str = meta["host"]
         self.host_id: str = meta["host_id"]
         self.month: str = meta["month"]
+        self.compacted = "compacted" in meta  # seconds and minutes are deleted
 
     def rows(self, query: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> Iterator[sqlite3.Row]:
         """Yield the rows of a query on this file."""
         yield from self.connection.execute(query, values)
+
+
+def _without_copies(files: Iterable[LogFile]) -> list[LogFile]:
+    """Leave out copies, and say so: what is in them would be counted twice.
+
+    A copy made while its file was still written ends earlier. Two files of a host and month that are no copies of one
+    another (one was moved away, and another begun) are both kept.
+    """
+    kept: list[LogFile] = []
+    commit = "SELECT seq, from_ms, to_ms, mono_ns, requests FROM commits"
+    lasts = [(file, next(file.rows(f"{commit} ORDER BY seq DESC LIMIT 1"), None)) for file in files]
+    # Of equal ones the one whose seconds and minutes are still there.
+    lasts.sort(key=lambda each: (0 if each[1] is None else -each[1]["seq"], each[0].compacted))
+    for file, last in lasts:
+        for other in kept:
+            if (other.host_id, other.month) != (file.host_id, file.month):
+                continue
+            if last is None or tuple(last) in map(
+                tuple, other.rows(f"{commit} WHERE seq = ?", (last["seq"],))
+            ):
+                _log.warning("%s: left out, it is a copy of %s", file.path, other.path)
+                break
+        else:
+            kept.append(file)
+    return kept
 
 
 def _make_room(files: int) -> None:
@@ -189,7 +218,7 @@ class LogSet:
     Attributes
     ----------
     files : list of LogFile
-        By host and month.
+        By host and month. Of copies of one file only the one that goes on furthest.
 
     Notes
     -----
@@ -211,6 +240,7 @@ class LogSet:
                 file = LogFile(path)
                 opened.enter_context(closing(file.connection))
                 self.files.append(file)
+            self.files = _without_copies(self.files)
             self.files.sort(key=lambda file: (file.host, file.host_id, file.month))
             self._opened = opened.pop_all()
 
