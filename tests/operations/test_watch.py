@@ -14,6 +14,7 @@ import pytest
 
 from tmm_core import Mechanism, PriorityList
 from tmm_core.errors import EventLogError
+from tmm_core.gateway import desk
 from tmm_core.operations import watch
 from tmm_core.operations.cli import main
 from tmm_core.operations.event_log.files import files_of
@@ -262,6 +263,21 @@ def test_a_gateways_events_are_counted_by_their_increase(world: World) -> None:
         ("fail-open", 41),
         ("identity-mismatch", 2),
     ]
+
+
+def test_the_last_of_a_burst_that_a_gateway_told_nobody_of_are_in_the_log(world: World) -> None:
+    watcher, standby = world.watch(), world.watch()
+    for watching in (watcher, standby):
+        front = desk.Desk(world.mechanism, on_event=watching.gateway_listener())
+        for _ in range(500):
+            front.note("fail_open", "nobody could decide")
+        front.note("not_duis", "no DUIS")
+    watcher.step()
+    assert not standby.step(), "it posts what it has"
+    watcher.step()
+    watcher.flush()
+    found = world.rows("SELECT kind, sum(count), max(detail) FROM faults GROUP BY kind")
+    assert found == [("fail-open", 1000, "nobody could decide")]
 
 
 def test_names_that_would_do_harm_are_only_names(make_world: MakeWorld) -> None:

@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from tmm_core.engines import native
@@ -42,24 +42,6 @@ _KINDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class GatewayEvent:
-    """Something to notice at a gateway, told at once and then at most every second.
-
-    Attributes
-    ----------
-    kind : {"fail_open", "identity_disagrees", "identity_ambiguous", "not_duis"}
-    message : str
-        About the latest of them.
-    count : int
-        How many there have been since this gateway started, in this process.
-    """
-
-    kind: str
-    message: str
-    count: int
-
-
 @dataclass(slots=True)
 class Counts:
     """What one gateway has noticed since it started, in this process. *Thread-safe.*
@@ -80,6 +62,27 @@ class Counts:
     identity_disagrees: int = 0
     identity_ambiguous: int = 0
     not_duis: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayEvent:
+    """Something to notice at a gateway, told at once and then at most every second.
+
+    Attributes
+    ----------
+    kind : {"fail_open", "identity_disagrees", "identity_ambiguous", "not_duis"}
+    message : str
+        About the latest of them.
+    count : int
+        How many there have been since this gateway started, in this process.
+    counts : Counts
+        All that the gateway has noticed, by now: the last of a burst are told of by no event.
+    """
+
+    kind: str
+    message: str
+    count: int
+    counts: Counts = field(default_factory=Counts, repr=False, compare=False)
 
 
 def checked_not_duis(value: NotDuis) -> NotDuis:
@@ -208,7 +211,7 @@ class Desk:
         _log.log(_KINDS[kind], "%s (%d so far): %s", kind, count, message)
         if self._on_event is not None:
             try:
-                self._on_event(GatewayEvent(kind, message, count))
+                self._on_event(GatewayEvent(kind, message, count, self.counts))
             except Exception:
                 _log.exception("on_event failed")
 

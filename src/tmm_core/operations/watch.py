@@ -27,6 +27,7 @@ from tmm_core.errors import EventLogError
 from tmm_core.mechanism import Mechanism
 from tmm_core.operations.event_log.election import Seat, take_seat
 from tmm_core.operations.event_log.event_records import Batch, Fault, Source
+from tmm_core.operations.event_log.gateway_faults import GatewayFaults
 from tmm_core.operations.event_log.inbox import Inbox
 from tmm_core.operations.event_log.observe import Known, Observer
 from tmm_core.operations.event_log.retention import keep_within
@@ -42,11 +43,6 @@ _log = logging.getLogger("tmm_core.watch")
 _UNFIT = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError, sqlite3.InterfaceError,
           ValueError, TypeError, OverflowError)  # fmt: skip
 _TELL_NS = 60_000_000_000  # between two words about a log that cannot be written
-_GATEWAY_KINDS = {
-    "fail_open": "fail-open",
-    "identity_disagrees": "identity-mismatch",
-    "identity_ambiguous": "identity-mismatch",
-}
 
 
 class Clock(Protocol):
@@ -168,6 +164,7 @@ class Watcher:
         self._source = source or source_of(mechanism, self._clock.at_ms())
         self._workers: dict[int, int] = {}
         self._inbox = Inbox(self.path)
+        self._gateways: list[GatewayFaults] = []
         self._seat: Seat | None = None
         self._log: EventLog | None = None
         self._observer: Observer | None = None
@@ -203,16 +200,9 @@ class Watcher:
 
     def gateway_listener(self) -> Callable[[Any], None]:
         """Return what one gateway is given as `on_event`: its events become faults. *Thread-safe.*"""
-        told: dict[str, int] = {}
-
-        def listen(event: Any) -> None:
-            kind = _GATEWAY_KINDS.get(event.kind)
-            if kind is not None:
-                # A gateway counts from its start; the log holds how many more there were.
-                self.fault(kind, event.message, count=event.count - told.get(event.kind, 0))
-                told[event.kind] = event.count
-
-        return listen
+        listener = GatewayFaults(self.fault)
+        self._gateways.append(listener)
+        return listener
 
     def reload_listener(self, reload: Reload) -> None:
         """Take what a `Reloader` tells: a refused configuration becomes a fault. *Thread-safe.*
@@ -226,11 +216,16 @@ class Watcher:
         """Hand in a `ThrottleRecord` or `Notification`; never waits. *Thread-safe.*"""
         self._inbox.put(record)
 
+    def _ask_gateways(self) -> None:
+        for gateway in tuple(self._gateways):
+            gateway.rest()
+
     # ---- one step
 
     def step(self) -> bool:
         """Look once, and write what is due; returns whether this process is elected."""
         at_ms, mono_ns = self._clock.at_ms(), self._clock.mono_ns()
+        self._ask_gateways()
         if not self._elect(at_ms, mono_ns):
             return False
         observer = self._observer or self._open(at_ms, mono_ns)
@@ -393,6 +388,7 @@ class Watcher:
     def flush(self) -> None:
         """Look once more, write everything, and say good-bye in the log."""
         at_ms, mono_ns = self._clock.at_ms(), self._clock.mono_ns()
+        self._ask_gateways()
         if not self._elect(at_ms, mono_ns):
             return
         observer = self._observer or self._open(at_ms, mono_ns)
