@@ -269,10 +269,11 @@ def _waits(
 ) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Return how many of a queue, first in first out, are answered after so many steps.
 
-    Where the running sums of what came and of what is taken are cut, all between two cuts came and went together.
+    Where the running sums of what came and of what is taken are cut, all between two cuts came and went together; a cut
+    of both is there twice, with nothing in between.
     """
     came, went = np.cumsum(sizes), np.cumsum(taken)
-    cuts = np.unique(np.concatenate([came, went]))
+    cuts = np.sort(np.concatenate([came, went]))
     cuts = cuts[cuts <= went[-1]]
     came_at = np.array(born)[np.searchsorted(came, cuts)]
     went_at = first + np.searchsorted(went, cuts)

@@ -97,10 +97,13 @@ class Fresh:
         if place not in self._in_time:
             codes, times = self._second(place)
             order = _by_time(times)
-            step = _steps_of(times[order], self._steps)
+            step = _steps_of(times.take(order), self._steps)
             edges = np.searchsorted(step, np.arange(self._steps + 1)).tolist()
-            words = (step.astype(np.int64) + (self.first + place) * self._steps) << BORN
-            words |= codes[order].astype(np.int64) << SRV
+            words = step.astype(np.int64)
+            words += (self.first + place) * self._steps
+            words <<= BORN - SRV
+            words |= codes.take(order)
+            words <<= SRV
             self._in_time[place] = InTime(words, edges)
         return self._in_time[place]
 
@@ -247,4 +250,4 @@ def _by_time(times: Codes) -> np.ndarray[Any, np.dtype[np.intp]]:
     """Return the order of times, and of their places where they are the same."""
     # Two stable passes over short words: NumPy sorts these by digits, several times faster than whole words.
     order = np.argsort(times.astype(np.uint8), kind="stable")
-    return order[np.argsort((times >> 8).astype(np.uint16)[order], kind="stable")]
+    return order.take(np.argsort((times >> 8).astype(np.uint16).take(order), kind="stable"))

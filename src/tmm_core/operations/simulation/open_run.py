@@ -157,13 +157,16 @@ class OpenRun(Run):
         in_all = decided.counts.sum(axis=0)
         refused = self._refused(in_all)
         if self._audit is not None:
-            throttled = asked.srvs[decisions == Decision.THROTTLED] if refused else asked.srvs[:0]
+            # Places, not a mask: which are throttled, no processor guesses.
+            throttled = (
+                asked.srvs[np.flatnonzero(decisions == Decision.THROTTLED)] if refused else asked.srvs[:0]
+            )
             self._check(decided.counts, decided.units, decided.instants, throttled)
         table = self._by_answer(in_all)
         row.fresh = row.offered = float(decided.units.sum())
         row.refused = row.lost = refused
         self.result.priority_fresh += int(in_all[:, Decision.PRIORITY].sum())
-        through = decisions != Decision.THROTTLED if refused else None
+        through = np.flatnonzero(decisions != Decision.THROTTLED) if refused else None
         if not self._serve_quietly(decided, through, table[:, :, 1]):
             self._serve_each_step(decided, through)
         windows = self._windows(decided.counts, decided.cuts) if refused else table[np.newaxis]
@@ -268,9 +271,10 @@ class OpenRun(Run):
 
     def _decide(self, asked: Requests, edges: list[int], instants: list[int], decisions: _Decisions) -> None:
         """Decide on as many at each instant as there are between two edges."""
-        (users, srvs), engine = asked, self._mechanism.engine
+        (users, srvs), engine, changes = asked, self._mechanism.engine, self._changes
         for (begin, end), now in zip(pairwise(edges), instants, strict=True):
-            self._change(now)
+            if changes:
+                self._change(now)
             if end > begin:
                 engine.admit_many(users[begin:end], srvs[begin:end], decisions[begin:end], now)
             else:
@@ -283,14 +287,16 @@ class OpenRun(Run):
         faults = self._scenario.faults
         return any(fault.at_s < second + 1 and second < fault.at_s + fault.lasts_s for fault in faults)
 
-    def _serve_quietly(self, decided: _Decided, through: _Bools | None, table: _Counts) -> bool:
-        """Let the DSP answer all of a second; False, and nothing is done, where that takes a closer look."""
+    def _serve_quietly(self, decided: _Decided, through: _Counts | None, table: _Counts) -> bool:
+        """Let the DSP answer all of a second, or those at some places; False, and nothing is done, where that takes a
+        closer look.
+        """
         first, row, edges = decided.second * self._steps, decided.row, decided.edges
         if self._costs is not None or self._is_faulty(decided.second):
             return False
         before = self._dsp.queued()
         if through is not None:
-            edges = np.concatenate(([0], np.cumsum(through)))[edges]
+            edges = through.searchsorted(edges)
         sizes = edges[1:] - edges[:-1]
         served = self._dsp.second(
             first, sizes, lambda: decided.words if through is None else decided.words[through]
@@ -309,14 +315,15 @@ class OpenRun(Run):
                 result.priority_answered += sign * int(self._priority[srvs_of(words)].sum())
         return True
 
-    def _serve_each_step(self, decided: _Decided, through: _Bools | None) -> None:
+    def _serve_each_step(self, decided: _Decided, through: _Counts | None) -> None:
         """Let the DSP work step by step."""
         answers: list[Words] = []
-        row, every = decided.row, decided.words
-        for step, (begin, end) in enumerate(pairwise(decided.edges.tolist())):
+        row, words, edges = decided.row, decided.words, decided.edges
+        if through is not None:
+            words, edges = words[through], through.searchsorted(edges)
+        for step, (begin, end) in enumerate(pairwise(edges.tolist())):
             at = decided.second * self._steps + step
-            words = every[begin:end] if through is None else every[begin:end][through[begin:end]]
-            row.lost += self._serve(at, words, self._faults(at), row, answers).size
+            row.lost += self._serve(at, words[begin:end], self._faults(at), row, answers).size
         self._answered(answers, row)
 
 

@@ -21,12 +21,18 @@ TIME_BITS = 24
 
 def users_of(words: Words) -> np.ndarray[Any, np.dtype[np.uint32]]:
     """Return the User slots of words."""
-    return ((words >> USER) & 0xFFF).astype(np.uint32)
+    # The lowest 32 bits hold it: half as wide, several times faster.
+    users = words.astype(np.uint32)
+    users >>= USER
+    users &= 0xFFF
+    return users
 
 
 def srvs_of(words: Words) -> np.ndarray[Any, np.dtype[np.uint16]]:
     """Return the SRV numbers of words."""
-    return ((words >> SRV) & 0xFF).astype(np.uint16)
+    srvs = words.astype(np.uint16)
+    srvs >>= SRV
+    return srvs
 
 
 def born_of(words: Words) -> Words:
