@@ -203,6 +203,31 @@ def test_one_process_is_elected_and_the_others_tell_it(
     assert not caplog.records, "workers that share a block need no warning"
 
 
+@pytest.mark.skipif(os.name == "nt", reason="an open file cannot be removed there")
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_lock_that_is_removed_leaves_one_writer_and_every_count_once(
+    world: World, order: tuple[int, int]
+) -> None:
+    watchers = world.watch(), world.watch()
+    assert watchers[0].step() and not watchers[1].step()
+    world.overload(3, watchers[0])
+    world.path.with_name("events.db.lock").unlink()
+    now = world.at_ms(), world.mono_ns()
+    assert watchers[1]._elect(*now) and watchers[1]._open(*now), "it meets no lock"
+    # What the first one had begun to write before it looks for its lock again.
+    watchers[0]._observer.poll(*now)  # type: ignore[union-attr]
+    watchers[0]._commit(watchers[0]._observer, *now)  # type: ignore[arg-type]
+    for _ in range(8):
+        world.overload(0.5)
+        world.quiet(0.5)
+        for place in order:
+            watchers[place].step()
+    assert sum(watcher.elected for watcher in watchers) == 1
+    for watcher in watchers:
+        watcher.flush()
+    world.assert_log_equals_engine()
+
+
 def test_a_private_block_that_is_not_in_the_log_is_warned_of_once(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:

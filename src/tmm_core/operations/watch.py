@@ -251,7 +251,10 @@ class Watcher:
 
     def _elect(self, at_ms: int, mono_ns: int) -> bool:
         if self._seat is not None:
-            return True
+            if self._seat.in_place:
+                return True
+            _log.error("%s: its lock was removed: who writes it is found out anew", self.path)
+            self.close()
         try:
             self._seat = take_seat(self.path)
         except EventLogError as error:
@@ -356,8 +359,8 @@ class Watcher:
             self._log.append(observer.batch)
         except EventLogError as error:
             self._failed(error, at_ms, mono_ns)
-            if isinstance(error.__cause__, _UNFIT):
-                observer.give_up_told(at_ms, str(error))  # the next commit is without it
+            if isinstance(error.__cause__, _UNFIT) and not observer.give_up_told(at_ms, str(error)):
+                self.close()  # the log is not what it was when it was opened: what is in it is asked again
             return
         batch = observer.batch
         self._committed_ns = mono_ns

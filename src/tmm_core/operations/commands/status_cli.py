@@ -233,7 +233,7 @@ def status_lines(status: dict[str, Any], paint: terminal.Paint) -> list[str]:
     alive = ", ".join(map(str, workers["alive"])) or "-"
     facts = {
         "Mechanism": f"{state} since {since} UTC, mode {status['mode']}, "
-        f"{number(status['activations'])} traffic management events so far",
+        f"{number(status['activations'])} traffic management event{'' if status['activations'] == 1 else 's'} so far",
         "load": f"{_rate(status['load'])} admitted, {_rate(status['offered_load'])} offered, of "
         f"{_rate(status['operating_threshold'])} operating threshold, units per second",
         "backlog": f"{number(status['backlog_s'])} s; level {_level(status['level'])}",

@@ -11,6 +11,7 @@ from os import PathLike
 from pathlib import Path
 
 from tmm_core.errors import EventLogError
+from tmm_core.operations.event_log.files import identity_of
 
 __all__ = ["Seat", "take_seat"]
 
@@ -18,11 +19,20 @@ __all__ = ["Seat", "take_seat"]
 class Seat:
     """The right to write a log, until `leave` or the end of the process."""
 
-    __slots__ = ("__weakref__", "_fd")
+    __slots__ = ("__weakref__", "_fd", "_lock")
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, lock: Path) -> None:
         self._fd = fd
+        self._lock = lock
         _seats.add(self)
+
+    @property
+    def in_place(self) -> bool:
+        """Whether others meet this lock: its file was not removed."""
+        if self._fd < 0:
+            return False
+        held = os.fstat(self._fd)
+        return identity_of(self._lock) == (held.st_dev, held.st_ino)
 
     def leave(self) -> None:
         """Let somebody else write. Harmless when repeated."""
@@ -59,7 +69,7 @@ def take_seat(path: str | PathLike[str]) -> Seat | None:
     except OSError as error:
         raise EventLogError(f"{lock}: cannot be opened: {error.strerror}") from error
     if _locked(fd):
-        return Seat(fd)
+        return Seat(fd, lock)
     os.close(fd)
     return None
 

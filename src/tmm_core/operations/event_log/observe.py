@@ -207,17 +207,22 @@ class Observer:
         else:
             self.lose(what, 1, at_ms, "the event log could not be written in time")
 
-    def give_up_told(self, at_ms: int, reason: str) -> None:
-        """Count as lost what others have told and the log does not take: counts and events must not wait for it."""
+    def give_up_told(self, at_ms: int, reason: str) -> bool:
+        """Count as lost what others have told and the log does not take; return whether there was any.
+
+        Counts and events must not wait for it.
+        """
         batch = self.batch
-        for kept, what in (
+        told: list[tuple[list[Any], str]] = [
             (batch.faults, "fault"),
             (batch.throttle_records, "throttle-record"),
             (batch.notifications, "notification"),
-        ):
-            if kept:
-                self.lose(what, len(kept), at_ms, reason)
-                kept.clear()
+        ]
+        kept = [(rows, what) for rows, what in told if rows]
+        for rows, what in kept:
+            self.lose(what, len(rows), at_ms, reason)
+            rows.clear()
+        return bool(kept)
 
     def lose(self, what: str, records: int, at_ms: int, reason: str) -> None:
         """Count what will never be written."""
