@@ -115,7 +115,7 @@ def test_growth(floors: Any, judge: Callable[..., None], benchmark: Any) -> None
     for users in (1_000, 1_000_000):
         with Mechanism(config_of(users)) as made:
             drawn = np.random.default_rng(2).integers(1, users + 1, 100_000).astype(np.uint32)
-            srvs = np.full(drawn.size, made.srv("2.2"), dtype=np.uint16)
+            srvs = np.full(drawn.size, made.srv("4.1.1"), dtype=np.uint16)
             spans, lane = np.empty(drawn.size, dtype=np.int64), made.lane()
             for _ in range(3):
                 floors.spans(lane, drawn, srvs, spans)

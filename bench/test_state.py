@@ -121,9 +121,10 @@ def test_apply_10000(judge: Callable[..., None], benchmark: Any) -> None:
 def test_quick_memory_per_user(judge: Callable[..., None], benchmark: Any) -> None:
     """Bytes of the block per User beyond the counters, and a worker's own workspace."""
     slabs, srvs, counters = 2, 130, 4 * 8
-    grown = block_nbytes(20_001, srvs, slabs) - block_nbytes(10_001, srvs, slabs)
+    # Whole tiles of counters.
+    grown = block_nbytes(16_384, srvs, slabs) - block_nbytes(8_192, srvs, slabs)
     # 32: what a candidate allocation would have done, four counters a User and slab.
-    beyond = grown / 10_000 - slabs * (counters * (srvs + 1) + 32)
+    beyond = grown / 8_192 - slabs * (counters * (srvs + 1) + 32)
     worker = 32 + 4 + 32 + 24  # tally, touched, rule; excess, weight, satisfied of the tick
     benchmark.pedantic(lambda: None, rounds=1)
     judge(

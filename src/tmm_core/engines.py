@@ -40,7 +40,7 @@ _MANY_USERS = 20_000  # with more, counters are the memory: fewer slabs
 
 # Of a shared block: address space costs nothing, memory is allocated for Users and workers there are.
 _SHARED_USERS = 16_384
-_SHARED_FIRST_USERS = 256
+_SHARED_FIRST_USERS = 255  # and the unknown ones: a tile of the counters
 _SHARED_SLABS = (16, 256)
 _SHARED_BYTES = 1 << 35
 

@@ -65,8 +65,8 @@ class Block:
     @property
     def words(self) -> Words:
         """By User: the line that its decisions write."""
-        end = native.block_nbytes(self.users, len(self.srvs), 0) // 8
-        return self.all[end - self.users * 8 : end].reshape(self.users, 8)
+        ((_, _), (begin, nbytes)) = native.base_ranges(self.users, len(self.srvs), self.users)
+        return self.all[begin // 8 : (begin + nbytes) // 8].reshape(self.users, 8)
 
     def word(self, name: str) -> int:
         return int(self.all[fields("Control")[name]])

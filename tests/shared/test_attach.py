@@ -59,7 +59,7 @@ def field(index: int, value: object) -> Callable[[list[object]], None]:
         (field(0, b"\\x7fELFabcd"), "a file that begins with", "a block"),
         (field(1, 0x04030201), "a block of a machine with another byte order", "endian"),
         (field(2, 9), "a header of format 9", "format 2"),
-        (field(3, 7), "a block of layout 7, made by tmm-core", "layout 2"),
+        (field(3, 7), "a block of layout 7, made by tmm-core", "layout 3"),
         (field(4, 12345), "layout digest 0000000000003039", "the same build"),
         (field(5, 1 << 40), "1099511627776 slots for Users", "sizes in range"),
         (field(7, 1), "16385 slots for Users, 130 for SRVs, 1 slabs", "sizes in range"),

@@ -23,7 +23,7 @@ FOLD = """
 """
 TAKEN = "    if interval == 0 or not take_at_once("
 COUNTED_FIRST = """\
-    count(plan.inside + user * plan.srv_slots + srv, 1, False)
+    count(plan.inside + (user >> plan.bits) * plan.tile + srv * plan.column + user, 1, False)
     count(plan.units + <int64_t>user * OUTCOMES + WITHIN_ALLOCATION, cost, False)
 """
 LOCKED = """\
@@ -33,7 +33,7 @@ LOCKED = """\
 UNLOCKED = "    write(&plan.control.padding_2[0], 0)\n"
 OWNED = "    if self.host is not None and slab:\n"
 COUNTED = """\
-    count(counts + user * plan.srv_slots + srv, 1, False)
+    count(counts + (user >> plan.bits) * plan.tile + srv * plan.column + user, 1, False)
     count(plan.units + <int64_t>user * OUTCOMES + outcome, cost, False)
 """
 TOLD = "    tell(plan, user, srv, outcome, cost)\n    if plan.candidate"

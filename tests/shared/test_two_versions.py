@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.skipif(not hasattr(os, "SEEK_DATA"), reason="needs a shared block and holes in files"),
 ]
 SAME = ROOT / "src"
-VERSION_IS = "    LAYOUT_VERSION = 2\n"
+VERSION_IS = "    LAYOUT_VERSION = 3\n"
 
 #: A gateway that does what it is told by lines: decide so often, and say what is counted in all.
 WORKER = """

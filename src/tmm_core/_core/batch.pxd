@@ -243,7 +243,7 @@ cdef inline int64_t tally_terms(Door* door, SlabHead* slab, Workspace* work, Bat
         for i in range(door.srv_slots):
             service = door.services[(generation & 1) * door.srv_slots + i]
             work.answers[i] = PRIORITY if service & 1 else WITHIN_ALLOCATION
-            work.cells[i] = work.answers[i] * door.user_slots * door.srv_slots + i
+            work.cells[i] = work.answers[i] * door.cells + i * door.column
             work.amounts[i] = <uint64_t>(service >> 1) << (32 * (service & 1))
         if dense:
             fill(work, batch, start, n)

@@ -62,6 +62,8 @@ cdef int prepare(Engine self, int64_t index, Batch* batch) except -1:
         make_workspace(&self.workspaces[index], self.door.user_slots)
     if self.workspaces[index].filled == NULL and is_dense(batch, batch.n):
         make_histogram(&self.workspaces[index])
+    if self.workspaces[index].histogram_users != batch.user_limit and self.workspaces[index].filled != NULL:
+        resize_histogram(&self.workspaces[index], batch.user_limit)
     return 0
 
 

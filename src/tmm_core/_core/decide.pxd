@@ -194,7 +194,7 @@ cdef inline int told(Plan* plan, int64_t* counts, uint32_t user, uint32_t srv, i
         # With its cost: that of the SRV may change before it is read again.
         return plan.long_way(plan, user, srv, cost * OUTCOMES + outcome, now, clock_is_ours)
     write(&plan.slab.pending, due)
-    count(counts + user * plan.srv_slots + srv, 1, False)
+    count(counts + (user >> plan.bits) * plan.tile + srv * plan.column + user, 1, False)
     count(plan.units + <int64_t>user * OUTCOMES + outcome, cost, False)
     return outcome
 

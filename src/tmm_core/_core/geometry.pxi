@@ -24,7 +24,8 @@ def slab_ranges(int64_t user_slots, int64_t srvs, int64_t slab, int64_t users):
     head = slab_at(&door, slab)
     return [(<uint8_t*>head - start, <uint8_t*>units_of(head, users) - <uint8_t*>head),
             (<uint8_t*>differences_of(&door, head, 0) - start, users * DIFFERENCES * 8)] + [
-        (<uint8_t*>count_of(&door, head, 0, outcome, 0) - start, users * srvs * 8) for outcome in range(OUTCOMES)]
+        (<uint8_t*>count_of(&door, head, 0, outcome, 0) - start, tiled(users, door.bits, srvs) * 8)
+        for outcome in range(OUTCOMES)]
 
 
 def layout_words():
@@ -37,7 +38,7 @@ def layout_words():
     cdef SlabHead slab
     return {
         "LAYOUT_VERSION": LAYOUT_VERSION, "LINE": LINE, "OUTCOMES": OUTCOMES,
-        "DIFFERENCES": DIFFERENCES,
+        "DIFFERENCES": DIFFERENCES, "TILES": TILES, "TILE_BITS": TILE_BITS,
         "Settings": sizeof(Settings), "Settings.unit": <char*>&settings.unit - <char*>&settings,
         "Settings.activation": <char*>&settings.activation - <char*>&settings,
         "Settings.brake": <char*>&settings.brake - <char*>&settings,

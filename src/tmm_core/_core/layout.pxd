@@ -1,7 +1,8 @@
 """Where everything lies in the block: structs of 64-bit words, one concern per cache line.
 
     Control | services[2][srvs] | Rules[users] | Words[users] | slab 0 | slab 1 | ...
-    a slab:  SlabHead | units[users][4] | differences[users][4] | counts[4][users][srvs]
+    a slab:  SlabHead | units[users][4] | differences[users][4] | counts[4][tiles]
+    a tile:  counts[srvs][users of the tile, and a line]
 
 Slab 0 is common: several processes may count there, with atomic adds. Every other slab has one writer.
 What is written and what is only read never share a line. Offsets only: the block may be mapped anywhere.
@@ -11,9 +12,11 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t
 
 cdef enum:
     LINE = 64
+    TILES = 64                      # at most twice as many
+    TILE_BITS = 8                   # of the fewest Users of a tile
     OUTCOMES = 4
     DIFFERENCES = 4
-    LAYOUT_VERSION = 2
+    LAYOUT_VERSION = 3
     SETTINGS = 20
 
 cdef enum:                         # outcomes, in the order of Decision
@@ -127,6 +130,10 @@ cdef struct Door:                   # addresses of one mapping: private to a pro
     Words* words
     uint8_t* slabs
     int64_t slab_bytes
+    int64_t bits                    # of a tile: binary logarithm of its Users
+    int64_t column                  # counters from one SRV to the next
+    int64_t tile                    # and from one tile to the next, less its Users: those are added as they come
+    int64_t cells                   # counters from one outcome to the next
     int64_t user_slots
     int64_t srv_slots
     int64_t slab_slots
@@ -137,9 +144,27 @@ cdef inline int64_t whole_lines(int64_t nbytes) noexcept nogil:
     return (nbytes + LINE - 1) // LINE * LINE
 
 
+cdef inline int64_t tile_bits(int64_t user_slots) noexcept nogil:
+    """Binary logarithm of the Users of a tile: of many, so that counters of one SRV lie together; but few are allocated."""
+    cdef int64_t bits = TILE_BITS
+    while user_slots >> bits > TILES:
+        bits += 1
+    return bits
+
+
+cdef inline int64_t column_of(int64_t bits) noexcept nogil:
+    """Counters from one SRV to the next: one line more than the Users, or all columns would lie in few sets of a cache."""
+    return (<int64_t>1 << bits) + LINE // 8
+
+
+cdef inline int64_t tiled(int64_t users, int64_t bits, int64_t srvs) noexcept nogil:
+    """Counters of one outcome in the tiles of the first `users` slots."""
+    return (((users - 1) >> bits) + 1) * srvs * column_of(bits)
+
+
 cdef inline int64_t slab_size(int64_t users, int64_t srvs) noexcept nogil:
     """Bytes of one slab."""
-    return LINE + users * (OUTCOMES + DIFFERENCES) * 8 + whole_lines(users * srvs * OUTCOMES * 8)
+    return LINE + users * (OUTCOMES + DIFFERENCES) * 8 + whole_lines(tiled(users, tile_bits(users), srvs) * OUTCOMES * 8)
 
 
 cdef inline int64_t block_size(int64_t users, int64_t srvs, int64_t slabs) noexcept nogil:
@@ -156,6 +181,10 @@ cdef inline void open_door(Door* door, uint8_t* memory, int64_t users, int64_t s
     door.words = <Words*>(door.rules + users)
     door.slabs = <uint8_t*>(door.words + users)
     door.slab_bytes = slab_size(users, srvs)
+    door.bits = tile_bits(users)
+    door.column = column_of(door.bits)
+    door.tile = srvs * door.column - (<int64_t>1 << door.bits)
+    door.cells = tiled(users, door.bits, srvs)
     door.user_slots = users
     door.srv_slots = srvs
     door.slab_slots = slabs
@@ -178,7 +207,8 @@ cdef inline int64_t* differences_of(Door* door, SlabHead* slab, int64_t user) no
 cdef inline int64_t* count_of(Door* door, SlabHead* slab, int64_t user, int64_t outcome, int64_t srv) noexcept nogil:
     """The counter of a User, an outcome and an SRV in this slab.
 
-    Most requests have one outcome: its counters lie side by side, so what is written stays in few pages.
+    Most requests have one outcome and one of few SRVs: such counters lie side by side, so what is written stays in few
+    lines and pages.
     """
     return (<int64_t*>(<uint8_t*>slab + LINE + door.user_slots * (OUTCOMES + DIFFERENCES) * 8)
-            + (outcome * door.user_slots + user) * door.srv_slots + srv)
+            + outcome * door.cells + (user >> door.bits) * door.tile + srv * door.column + user)

@@ -19,11 +19,11 @@ cdef dict state_of(Engine self, now):
 
 cdef object counts_of(Engine self):
     cdef int64_t users = self.settings_now().users
-    cdef cnp.ndarray total = np.zeros((OUTCOMES, users, self.srvs), dtype=np.int64)
+    cdef cnp.ndarray total = np.zeros((OUTCOMES, self.srvs, users), dtype=np.int64)
     cdef int64_t* cell = <int64_t*>cnp.PyArray_DATA(total)
     with nogil:
         add_up_counts(&self.door, users, cell)
-    return np.ascontiguousarray(total.transpose(1, 2, 0))
+    return np.ascontiguousarray(total.transpose(2, 1, 0))
 
 
 cdef object units_of_users(Engine self):

@@ -33,6 +33,9 @@ cdef inline void lay_out(Plan* plan, Door* door, SlabHead* slab, Scratch* scratc
     plan.rules = &door.rules[0].half[0]
     plan.services = door.services
     plan.srv_slots = door.srv_slots
+    plan.bits = door.bits
+    plan.column = door.column
+    plan.tile = door.tile
     plan.units = units_of(slab, 0)
     plan.inside = count_of(door, slab, 0, WITHIN_ALLOCATION, 0)
     plan.listed = count_of(door, slab, 0, PRIORITY, 0)

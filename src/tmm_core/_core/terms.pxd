@@ -100,14 +100,21 @@ cdef inline bint is_block(Door* door) noexcept nogil:
 
 
 cdef inline void add_up_counts(Door* door, int64_t users, int64_t* total) noexcept nogil:
-    """Add every slab's counts to `total`, [outcome][users][srvs]."""
-    cdef int64_t index, outcome, i, n = users * door.srv_slots
+    """Add every slab's counts to `total`, [outcome][srvs][users]."""
+    cdef int64_t index, outcome, srv, first, i, tile = <int64_t>1 << door.bits
     cdef int64_t* part
+    cdef int64_t* sum_of
     for index in range(read(&door.control.slabs_used)):
+        sum_of = total
         for outcome in range(OUTCOMES):
-            part = count_of(door, slab_at(door, index), 0, outcome, 0)
-            for i in range(n):
-                total[outcome * n + i] += read(part + i)
+            for srv in range(door.srv_slots):
+                first = 0
+                while first < users:
+                    part = count_of(door, slab_at(door, index), first, outcome, srv)
+                    for i in range(min(users - first, tile)):
+                        sum_of[first + i] += read(part + i)
+                    first += tile
+                sum_of += users
 
 
 cdef inline void add_up_units(Door* door, int64_t users, int64_t* total) noexcept nogil:

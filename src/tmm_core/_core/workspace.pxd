@@ -4,6 +4,7 @@ between ticks a process's lists.
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
+from libc.string cimport memset
 from .layout cimport Control, Door, Rule, SlabHead, Words
 
 cdef enum:
@@ -29,7 +30,7 @@ cdef struct Tally:                  # one User's part of a batch
     uint64_t units                  # on the priority list << 32 | not on it: one word, one store
     uint32_t own                    # requests the own bucket still grants, or ALL, EACH or REST
     uint32_t spare                  # requests the spare bucket still grants, or ALL or EACH
-    int64_t* row                    # its counters in the batch's slab
+    int64_t* row                    # its counter of the first outcome and SRV in the batch's slab
     uint32_t ask_candidate          # its bucket is to be asked for every request
     uint32_t rest                   # the outcome of all requests left in a histogram
 
@@ -49,8 +50,9 @@ cdef struct Workspace:              # one thread's; the tallies are all zero bet
     uint64_t* amounts               # by SRV: cost, in the half of `Tally.units` it counts in
     int64_t* cells                  # by SRV: where its counter lies for a User that is inside its allocation
     uint8_t* answers                # by SRV: the outcome for such a User
-    uint32_t* histogram             # by User and SRV: requests of this batch; all zero between batches
-    uint32_t* columns               # by SRV: where its column begins << 2 | the outcome inside the allocation
+    uint32_t* histogram             # by SRV and User: requests of this batch; two tables, all zero between batches
+    uint32_t histogram_users        # for how many Users it is
+    uint64_t* columns               # by SRV: the outcome inside the allocation << 32 | where its column begins
     Cell* filled                    # its cells that are not zero
     int64_t cells_filled            # how many those are
 
@@ -84,12 +86,15 @@ cdef struct Plan:
     int64_t* units                  # in the slab: of slot 0
     int64_t* inside                 # in the slab: counts of slot 0 inside its allocation
     int64_t* listed                 # in the slab: counts of slot 0 on the priority list
-    int64_t srv_slots
+    int64_t bits                    # these three as in Door
+    int64_t column
+    int64_t tile
     int64_t charge_block
     int64_t short_since             # ns: from then on units may be held back and nobody need look; NEVER: look
     int64_t users                   # slots in use
     LongWay long_way
     # what that needs besides
+    int64_t srv_slots
     int64_t in_force                # generation all this was copied of
     int64_t far_since               # as `short_since`, with a candidate too
     int64_t candidate
@@ -127,13 +132,20 @@ cdef inline int make_workspace(Workspace* work, int64_t users) except -1:
 cdef inline int make_histogram(Workspace* work) except -1:
     """Allocate what a large batch needs besides; the last one says that all are there."""
     if work.histogram == NULL:
-        work.histogram = <uint32_t*>calloc(CELLS_MAX, sizeof(uint32_t))
+        work.histogram = <uint32_t*>calloc(2 * CELLS_MAX + 64, sizeof(uint32_t))
     if work.columns == NULL:
-        work.columns = <uint32_t*>calloc(ANY_SRV, sizeof(uint32_t))
+        work.columns = <uint64_t*>calloc(ANY_SRV, sizeof(uint64_t))
     work.filled = <Cell*>calloc(CELLS_MAX, sizeof(Cell))
     if work.histogram == NULL or work.columns == NULL or work.filled == NULL:
         raise MemoryError()
     return 0
+
+
+cdef inline void resize_histogram(Workspace* work, uint32_t users) noexcept nogil:
+    """Be for so many Users. Beyond those it was for, callers who wrote to their arrays meanwhile may have left something."""
+    if work.histogram_users:
+        memset(work.histogram, 0, (2 * CELLS_MAX + 64) * sizeof(uint32_t))
+    work.histogram_users = users
 
 
 cdef inline void free_workspace(Workspace* work) noexcept nogil:
