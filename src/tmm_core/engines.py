@@ -75,6 +75,7 @@ def layout() -> Layout:
         nbytes=native.block_nbytes,
         base_ranges=native.base_ranges,
         slab_ranges=native.slab_ranges,
+        tile_users=native.tile_users,
     )
 
 

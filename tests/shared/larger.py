@@ -119,8 +119,11 @@ def words_of(block: SharedBlock) -> dict[str, Any]:
         for name, (begin, nbytes) in (("head and units", head), ("differences", differences)):
             found[f"slab {slab} {name}"] = block.memory[begin : begin + nbytes].view(np.int64).tolist()
         for outcome, (begin, nbytes) in enumerate(counts):
-            rows = block.memory[begin : begin + nbytes].view(np.int64).reshape(users, srvs)
-            found[f"slab {slab} counts {outcome}"] = rows.tolist()
+            width = layout.tile_users(header.user_slots)
+            cells = block.memory[begin : begin + nbytes].view(np.int64)
+            tiles = cells.reshape(-1, srvs, width + size["LINE"] // 8)
+            rows = [tiles[user // width, :, user % width].tolist() for user in range(users)]
+            found[f"slab {slab} counts {outcome}"] = rows
     return found
 
 

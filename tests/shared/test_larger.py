@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tmm_core import Config, ConfigError, Decision, Mechanism, MemoryLayoutError, engines, in_force
@@ -106,6 +107,31 @@ def test_every_word_is_carried_over(tmp_path: Path, seed: int) -> None:
             assert mechanism.user(f"User {MANY - 1}") == MANY
         assert seen(before, now) == told, "the old mapping stays valid for who reads"
         assert len(list(tmp_path.iterdir())) == 2, "the block and the names of its terms"
+
+
+def test_counters_of_many_users_are_carried_over(tmp_path: Path, seed: int) -> None:
+    """They lie in tiles, and those of a larger block are for more Users."""
+    drawn, rates = np.random.default_rng(seed), {f"User {number}": 0.01 for number in range(6000)}
+    few = dict(list(rates.items())[:700])
+    with Mechanism.open(
+        config(tmp_path, allocations=few, candidate_allocations={}), start=FROZEN
+    ) as mechanism:
+        assert mechanism.block is not None
+        fewer = mechanism.block.layout.tile_users(mechanism.block.header.user_slots)
+        assert 2 * fewer < 700, "several tiles"
+        for _ in range(40):
+            users = drawn.integers(0, 701, 1000).astype(np.uint32)
+            mechanism.admit_many(users, drawn.integers(0, 129, 1000).astype(np.uint16), now=FROZEN)
+        before = mechanism.snapshot(FROZEN)
+    with Mechanism.open(
+        config(tmp_path, allocations=rates, candidate_allocations={}), start=FROZEN
+    ) as mechanism:
+        assert mechanism.block is not None
+        assert mechanism.block.layout.tile_users(mechanism.block.header.user_slots) > fewer
+        after = mechanism.snapshot(FROZEN)
+        assert after.users[:701] == before.users
+        assert (after.counts[:701] == before.counts).all()
+        assert after.counts.sum() == before.counts.sum() == 40_000
 
 
 @pytest.mark.parametrize("turn", range(3))

@@ -1,5 +1,8 @@
 # Decisions that are more than one call of `decide`: batches, and refusals with their grounds. Part of engine.pyx.
 
+from .workspace cimport make_histogram, make_workspace, resize_histogram
+
+
 cdef int check_slots(Engine self, Batch* batch) except -1:
     """Refuse slots that do not exist, before anything is decided; the batch's limits say which do."""
     cdef int64_t index

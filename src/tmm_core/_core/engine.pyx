@@ -22,8 +22,8 @@ from .decide cimport FREE_THREADED, decide, hold_nothing_back, open_plan
 from .gcra cimport stamp_of
 from .histogram cimport is_dense
 from .layout cimport (
-    DIFFERENCES, LAYOUT_VERSION, LINE, OUTCOMES, SPARE_CAPACITY, THROTTLED, TILES, TILE_BITS, Control, Door, Rule, Rules,
-    Settings, SlabHead, Words, block_size, count_of, differences_of, open_door, slab_at, tiled, units_of,
+    DIFFERENCES, LAYOUT_VERSION, LINE, OUTCOMES, SPARE_CAPACITY, THROTTLED, Control, Door, Rule, Rules,
+    Settings, SlabHead, Words, block_size, count_of, differences_of, open_door, slab_at, units_of,
 )
 from .load cimport waiting
 from .plan cimport is_stale, look_again, renew
@@ -32,7 +32,7 @@ from .terms cimport (
     add_up_counts, add_up_differences, add_up_units, begin_block, is_block, look, put_in_force, settings_of,
 )
 from .tick cimport tick
-from .workspace cimport Batch, Plan, Workspace, clamped, free_workspace, make_histogram, make_workspace, resize_histogram
+from .workspace cimport Batch, Plan, Workspace, clamped, free_workspace
 
 import numpy as np
 

@@ -1,5 +1,8 @@
 # Where everything is, for whoever provides the memory and checks that both mean the same: part of engine.pyx.
 
+from .layout cimport TILE_BITS, TILES, tile_bits, tiled
+
+
 def block_nbytes(int64_t users, int64_t srvs, int64_t slabs):
     """Return the bytes of a block for so many slots for Users and SRVs, and so many slabs of counters."""
     return block_size(users, srvs, slabs)
@@ -26,6 +29,11 @@ def slab_ranges(int64_t user_slots, int64_t srvs, int64_t slab, int64_t users):
             (<uint8_t*>differences_of(&door, head, 0) - start, users * DIFFERENCES * 8)] + [
         (<uint8_t*>count_of(&door, head, 0, outcome, 0) - start, tiled(users, door.bits, srvs) * 8)
         for outcome in range(OUTCOMES)]
+
+
+def tile_users(int64_t user_slots):
+    """Return how many Users a tile of counters is for."""
+    return <int64_t>1 << tile_bits(user_slots)
 
 
 def layout_words():

@@ -42,7 +42,7 @@ cdef inline uint32_t* cell_of(Workspace* work, Batch* batch, uint32_t user, uint
 cdef inline void fill(Workspace* work, Batch* batch, int64_t start, int64_t n) noexcept nogil:
     """Count `n` requests, and answer each as if its User were inside the allocation.
 
-    Four at a time, all reads before the writes; in two tables by turns, as a cell that was just written takes long to read.
+    Four at a time, all reads before the writes; in two tables by turns: a cell just written is slow to read.
     """
     cdef const uint32_t* users = batch.users + start
     cdef const uint16_t* srvs = batch.srvs + start

@@ -145,7 +145,7 @@ cdef inline int64_t whole_lines(int64_t nbytes) noexcept nogil:
 
 
 cdef inline int64_t tile_bits(int64_t user_slots) noexcept nogil:
-    """Binary logarithm of the Users of a tile: of many, so that counters of one SRV lie together; but few are allocated."""
+    """Binary logarithm of the Users of a tile: many, so counters of one SRV lie together; but few are allocated."""
     cdef int64_t bits = TILE_BITS
     while user_slots >> bits > TILES:
         bits += 1
@@ -153,7 +153,7 @@ cdef inline int64_t tile_bits(int64_t user_slots) noexcept nogil:
 
 
 cdef inline int64_t column_of(int64_t bits) noexcept nogil:
-    """Counters from one SRV to the next: one line more than the Users, or all columns would lie in few sets of a cache."""
+    """Counters from one SRV to the next: a line more than the Users, or all would lie in a few sets of a cache."""
     return (<int64_t>1 << bits) + LINE // 8
 
 
@@ -164,7 +164,8 @@ cdef inline int64_t tiled(int64_t users, int64_t bits, int64_t srvs) noexcept no
 
 cdef inline int64_t slab_size(int64_t users, int64_t srvs) noexcept nogil:
     """Bytes of one slab."""
-    return LINE + users * (OUTCOMES + DIFFERENCES) * 8 + whole_lines(tiled(users, tile_bits(users), srvs) * OUTCOMES * 8)
+    cdef int64_t cells = OUTCOMES * tiled(users, tile_bits(users), srvs)
+    return LINE + users * (OUTCOMES + DIFFERENCES) * 8 + whole_lines(cells * 8)
 
 
 cdef inline int64_t block_size(int64_t users, int64_t srvs, int64_t slabs) noexcept nogil:

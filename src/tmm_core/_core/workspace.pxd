@@ -142,7 +142,7 @@ cdef inline int make_histogram(Workspace* work) except -1:
 
 
 cdef inline void resize_histogram(Workspace* work, uint32_t users) noexcept nogil:
-    """Be for so many Users. Beyond those it was for, callers who wrote to their arrays meanwhile may have left something."""
+    """Be for so many Users. Beyond those it was for, callers who wrote to their arrays may have left something."""
     if work.histogram_users:
         memset(work.histogram, 0, (2 * CELLS_MAX + 64) * sizeof(uint32_t))
     work.histogram_users = users

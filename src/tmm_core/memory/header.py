@@ -49,7 +49,10 @@ class Layout:
     base_ranges : callable
         (User slots, SRV slots, Users) to the parts beside the slabs that so many Users take: (offset, bytes).
     slab_ranges : callable
-        (User slots, SRV slots, slab, Users) to the parts of one slab.
+        (User slots, SRV slots, slab, Users) to the parts of one slab: head and units, differences, and the counters of
+        each outcome, which are tiles.
+    tile_users : callable
+        User slots to the Users of a tile.
     """
 
     version: int
@@ -57,6 +60,7 @@ class Layout:
     nbytes: Callable[[int, int, int], int]
     base_ranges: Callable[[int, int, int], Ranges]
     slab_ranges: Callable[[int, int, int, int], Ranges]
+    tile_users: Callable[[int], int]
 
     @property
     def digest(self) -> int:

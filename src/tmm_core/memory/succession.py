@@ -15,6 +15,7 @@ import contextlib
 import os
 import secrets
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -69,7 +70,7 @@ def larger(
 def _carry_over(old: SharedBlock, new: SharedBlock) -> None:
     """Copy every word that has memory to its place in the new block."""
     words, (users, slabs) = old.layout.words, old.ready
-    (had, has), old_srvs = (old.header, new.header), old.header.srv_slots
+    has, old_srvs = new.header, old.header.srv_slots
     control, line = words["Control"], words["Rules"]
     new.memory[:control] = old.memory[:control]
     sizes = new.memory[:control].view(np.int64)
@@ -86,18 +87,31 @@ def _carry_over(old: SharedBlock, new: SharedBlock) -> None:
         assert nbytes == there == users * line
         new.memory[to : to + nbytes] = old.memory[begin : begin + nbytes]
     for slab in range(slabs):
-        parts = zip(
-            old.layout.slab_ranges(had.user_slots, had.srv_slots, slab, users),
-            new.layout.slab_ranges(has.user_slots, has.srv_slots, slab, users),
-            strict=True,
-        )
-        for (begin, nbytes), (to, there) in parts:
-            here = old.memory[begin : begin + nbytes]
-            if nbytes == there:  # what does not depend on the SRVs
-                new.memory[to : to + nbytes] = here
-            else:
-                rows = new.memory[to : to + there].reshape(users, -1)
-                rows[:, : 8 * old_srvs] = here.reshape(users, -1)
+        _carry_slab_over(old, new, slab, users)
+
+
+def _carry_slab_over(old: SharedBlock, new: SharedBlock, slab: int, users: int) -> None:
+    parts, places = (
+        block.layout.slab_ranges(block.header.user_slots, block.header.srv_slots, slab, users)
+        for block in (old, new)
+    )
+    for (begin, nbytes), (to, _) in zip(parts[:2], places[:2], strict=True):  # not the counters by SRV
+        new.memory[to : to + nbytes] = old.memory[begin : begin + nbytes]
+    for part, place in zip(parts[2:], places[2:], strict=True):
+        tiles, larger_ones = _tiles(old, part), _tiles(new, place)
+        for number, tile in enumerate(tiles):
+            srvs, size = tile.shape
+            into, at = divmod(number * size, larger_ones.shape[2])
+            larger_ones[into, :srvs, at : at + size] = tile
+
+
+def _tiles(block: SharedBlock, part: tuple[int, int]) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """The counters of one outcome in a slab: by tile, SRV and User of the tile."""
+    begin, nbytes = part
+    header, line = block.header, block.layout.words["LINE"]
+    users = block.layout.tile_users(header.user_slots)
+    cells = block.memory[begin : begin + nbytes].view(np.int64)
+    return cells.reshape(-1, header.srv_slots, users + line // 8)[:, :, :users]
 
 
 def _by_user(block: SharedBlock, users: int) -> list[tuple[int, int]]:
