@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,8 @@ SIZES = ("user_slots", "srv_slots", "slab_slots", "nbytes")
 
 
 def config(path: Path, users: int = FEW, **changes: Any) -> Config:
-    """Users "User 0" to "User 3" with 5, 6, 7, 8 units per second, then 0.25; by the candidate half, and none."""
-    many = {f"User {number}": 5.0 + number if number < FEW else 0.25 for number in range(users)}
+    """Users "User 0" to "User 3" with 5, 6, 7, 8 units per second, then 0.01; by the candidate half, and none."""
+    many = {f"User {number}": 5.0 + number if number < FEW else 0.01 for number in range(users)}
     half = {
         name: rate / 2 for name, rate in list(many.items())[:FEW]
     }  # with more Users it is the same candidate
@@ -125,6 +126,18 @@ def words_of(block: SharedBlock) -> dict[str, Any]:
             rows = [tiles[user // width, :, user % width].tolist() for user in range(users)]
             found[f"slab {slab} counts {outcome}"] = rows
     return found
+
+
+def digest_of(block: SharedBlock) -> int:
+    """A number that changes with any byte that has memory."""
+    layout, header, (users, slabs) = block.layout, block.header, block.ready
+    ranges = layout.base_ranges(header.user_slots, header.srv_slots, users)
+    for slab in range(slabs):
+        ranges += layout.slab_ranges(header.user_slots, header.srv_slots, slab, users)
+    digest = zlib.crc32(block._words.tobytes())
+    for begin, nbytes in ranges:
+        digest = zlib.crc32(block.memory[begin : begin + nbytes], digest)
+    return digest
 
 
 def _end(size: Any, offset: int) -> int:

@@ -16,7 +16,7 @@ import pytest
 from tmm_core import Config, Mechanism, MemoryLayoutError, engines
 from tmm_core.memory import shared as shared_module
 
-from .larger import RESERVE, config, forked, lived, seen
+from .larger import RESERVE, config, digest_of, forked, lived, seen
 from .stepping import EVERY, SUPPORTED, ended, started
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="workers are forked here")
@@ -51,6 +51,11 @@ class Growing:
             assert eye.block is not None
             return eye.block.header.user_slots - 1
 
+    def digest(self) -> int:
+        with Mechanism.look(str(self.path / "block")) as eye:
+            assert eye.block is not None
+            return digest_of(eye.block)
+
 
 @pytest.fixture
 def growing(tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> Growing:
@@ -80,7 +85,7 @@ def test_one_is_killed_at_a_random_moment(
     for kill in range(kills):
         if kill % 50 == 49:
             growing.begin()  # or there would be more and more Users
-        wanted = growing.next()
+        wanted, digest = growing.next(), growing.digest()
         child = os.fork()
         if child == 0:
             try:
@@ -88,14 +93,17 @@ def test_one_is_killed_at_a_random_moment(
                 signal.pause()
             finally:
                 os._exit(70)
-        time.sleep(source.random() * took * 0.6)
+        time.sleep(source.random() * took)
         os.kill(child, signal.SIGKILL)
         assert os.waitpid(child, 0)[1] == signal.SIGKILL, "it ended by itself"
         assert growing.seen() == growing.told, "every count, bucket and state is there, once"
         if growing.slots() == growing.users:
             after += 1
+            took *= 0.9  # half of them before it is done, and half after, whatever else the machine does
         else:
             before += 1
+            took *= 1.1
+            assert growing.digest() == digest, "not a byte of the old block has changed"
             left += sum(".larger." in each.name for each in growing.path.iterdir())
     figures = {
         "kills": kills,
@@ -126,7 +134,8 @@ def test_one_ends_at_a_system_call(
     """Each place at which a file is made, locked, written or renamed: frozen there, and killed there."""
     monkeypatch.setattr(shared_module, "_CHANGES_WAIT_S", 0)
     stop, stops, step = 0, 0, 1 if every == 1 else 23
-    found = set()
+    found, requests = set(), sum(map(sum, growing.told["counts"].values()))
+    decided = requests
     while True:
         wanted = growing.next()
 
@@ -144,6 +153,10 @@ def test_one_ends_at_a_system_call(
             assert other.block is not None
             assert other.block.has_its_name, stop
             assert not other.block.succeeded, stop
+            other.admit_at(0, 5, growing.now)
+            requests += 1
+            growing.told = growing.seen()
+        assert sum(map(sum, growing.told["counts"].values())) == requests, stop
         assert growing.seen() == growing.told, stop
         ended(child)
         # Killed: one block is in force, and the next one to start finishes it.
@@ -159,6 +172,7 @@ def test_one_ends_at_a_system_call(
         if reached < stop - step:
             break  # it had come to its end
     assert found == {(False, True), (True, True), (True, False)}
+    assert requests > decided, "some could decide while it was frozen"
     print(stops, "stops")
     record_property("system_call_stops", stops)
 
