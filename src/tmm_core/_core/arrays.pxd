@@ -1,22 +1,28 @@
 """What a batch must look like: the checks of its arrays, before anything is decided."""
 
-cimport numpy as cnp
+from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint16_t, uint32_t
+from .ndarray cimport (
+    UINT8, UINT16, UINT32, data_of, dimensions_of, is_aligned, is_array, is_contiguous, is_native, is_writable, ndarray,
+    shape_of, type_of,
+)
+from .refusals cimport refuse, type_name
 from .workspace cimport ANY_SRV, Batch
 
 
 cdef inline int64_t check_arrays(users, srvs, out) except -1:
     """Check the arrays of a batch; returns their length."""
-    check_array(users, "users", cnp.NPY_UINT32, "uint32")
-    check_array(srvs, "srvs", cnp.NPY_UINT16, "uint16")
-    check_array(out, "out", cnp.NPY_UINT8, "uint8")
+    check_array(users, "users", UINT32, "uint32")
+    check_array(srvs, "srvs", UINT16, "uint16")
+    check_array(out, "out", UINT8, "uint8")
     cdef int64_t n = length_of(users)
     if length_of(srvs) != n or length_of(out) != n:
-        raise ValueError(f"users, srvs and out must be of one length, found {n}, {length_of(srvs)} and "
-                         f"{length_of(out)}")
-    if not cnp.PyArray_ISWRITEABLE(<cnp.ndarray>out):
+        refuse(ValueError, "users, srvs and out must be of one length, found %lld, %lld and %lld",
+               <long long>n, <long long>length_of(srvs), <long long>length_of(out))
+    if not is_writable(<ndarray>out):
         raise ValueError("out must be writable")
-    cdef size_t begin = <size_t>data_of(out), first = <size_t>data_of(users), second = <size_t>data_of(srvs)
+    cdef size_t begin = <size_t>data_of(<ndarray>out), first = <size_t>data_of(<ndarray>users)
+    cdef size_t second = <size_t>data_of(<ndarray>srvs)
     if n and ((begin < first + 4 * n and first < begin + n) or (begin < second + 2 * n and second < begin + n)):
         raise ValueError("out must not overlap users or srvs")
     return n
@@ -24,22 +30,19 @@ cdef inline int64_t check_arrays(users, srvs, out) except -1:
 
 cdef inline int64_t length_of(array) noexcept:
     """Length of what has been checked to be an array; the type is not asked for again."""
-    return cnp.PyArray_DIM(<cnp.ndarray>array, 0)
+    return shape_of(<ndarray>array)[0]
 
 
-cdef inline void* data_of(array) noexcept:
-    return cnp.PyArray_DATA(<cnp.ndarray>array)
-
-
-cdef inline int check_array(array, str name, int number, str dtype) except -1:
-    if not cnp.PyArray_Check(array):
-        raise TypeError(f"{name} must be an ndarray of {dtype}, found {type(array).__name__}")
-    if cnp.PyArray_NDIM(<cnp.ndarray>array) != 1:
-        raise ValueError(f"{name} must have one dimension, found {array.ndim}")
-    if cnp.PyArray_TYPE(<cnp.ndarray>array) != number or not cnp.PyArray_ISNOTSWAPPED(<cnp.ndarray>array):
-        raise TypeError(f"{name} must be of dtype {dtype}, found {array.dtype}")
-    if not cnp.PyArray_IS_C_CONTIGUOUS(<cnp.ndarray>array) or not cnp.PyArray_ISALIGNED(<cnp.ndarray>array):
-        raise ValueError(f"{name} must be contiguous and aligned: use numpy.ascontiguousarray")
+cdef inline int check_array(array, const char* name, int number, const char* dtype) except -1:
+    if not is_array(array):
+        refuse(TypeError, "%s must be an ndarray of %s, found %s", name, dtype, type_name(array))
+    if dimensions_of(<ndarray>array) != 1:
+        refuse(ValueError, "%s must have one dimension, found %d", name, dimensions_of(<ndarray>array))
+    if type_of(<ndarray>array) != number or not is_native(<ndarray>array):
+        found = array.dtype
+        refuse(TypeError, "%s must be of dtype %s, found %S", name, dtype, <PyObject*>found)
+    if not is_contiguous(<ndarray>array) or not is_aligned(<ndarray>array):
+        refuse(ValueError, "%s must be contiguous and aligned: use numpy.ascontiguousarray", name)
     return 0
 
 

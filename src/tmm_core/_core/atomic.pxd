@@ -30,6 +30,8 @@ cdef extern from "atomics.h" nogil:
     # What is usual.
     bint likely "TMM_LIKELY"(bint condition) noexcept
     bint unlikely "TMM_UNLIKELY"(bint condition) noexcept
+    # What no decision comes to: compiled for size (docs/decisions/0056).
+    void seldom "tmm_seldom"() noexcept
 
 
 cdef inline void count(int64_t* cell, int64_t amount, bint shared) noexcept nogil:

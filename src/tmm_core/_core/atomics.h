@@ -29,6 +29,8 @@
 #define TMM_THREAD_LOCAL static __thread
 #define TMM_LIKELY(x) __builtin_expect(!!(x), 1)
 #define TMM_UNLIKELY(x) __builtin_expect(!!(x), 0)
+/* A call of it lies on no path that is taken often: the compiler makes all that leads there small. */
+__attribute__((cold, noinline, unused)) static void tmm_seldom(void) { __asm__ volatile(""); }
 
 #elif defined(_MSC_VER)
 
@@ -54,6 +56,7 @@ static __forceinline int tmm_atomic_cas_(int64_t *word, int64_t *expected, int64
 #define TMM_THREAD_LOCAL static __declspec(thread)
 #define TMM_LIKELY(x) (x)
 #define TMM_UNLIKELY(x) (x)
+#define tmm_seldom() ((void)0)
 
 #else
 #error "tmm-core is built with gcc, clang or MSVC"

@@ -62,8 +62,10 @@ cdef void lend_pending(Engine self, SlabHead* giver, SlabHead* taker) noexcept n
 cdef int prepare(Engine self, int64_t index, Batch* batch) except -1:
     """Make the workspace of a slab, once, and its histogram when the first large batch comes."""
     if self.workspaces[index].answers == NULL:
+        seldom()
         make_workspace(&self.workspaces[index], self.door.user_slots)
     if self.workspaces[index].filled == NULL and is_dense(batch, batch.n):
+        seldom()
         make_histogram(&self.workspaces[index])
     if self.workspaces[index].histogram_users != batch.user_limit and self.workspaces[index].filled != NULL:
         resize_histogram(&self.workspaces[index], batch.user_limit)
@@ -71,6 +73,7 @@ cdef int prepare(Engine self, int64_t index, Batch* batch) except -1:
 
 
 cdef tuple admit_recorded(Engine self, uint32_t user, uint32_t srv, int64_t at):
+    seldom()
     if user >= self.guard.users or srv >= self.srvs:
         self.refuse_slots(user, srv)
     self.ticked(at)

@@ -7,14 +7,13 @@ door; TMM_DEBUG=1 builds with the checks on.
 """
 
 cimport cython
-cimport numpy as cnp
 from cpython.object cimport PyObject
 from cpython.pycapsule cimport PyCapsule_New
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
-from .arrays cimport check_arrays, data_of, first_beyond
-from .atomic cimport add, likely, publish, read, read_published, swap_if, write
+from .arrays cimport check_arrays, first_beyond
+from .atomic cimport add, likely, publish, read, read_published, seldom, swap_if, write
 from .batch cimport decide_batch, decide_each
 from .candidate cimport compare
 from .clock cimport clock_early, clock_exact, clock_step
@@ -26,7 +25,13 @@ from .layout cimport (
     Settings, SlabHead, Words, block_size, count_of, differences_of, open_door, slab_at, units_of,
 )
 from .load cimport waiting
+from .named cimport Named, as_dict
+from .ndarray cimport (
+    INT64, READABLE, UINT8, UINT32, as_array, data_of, dimensions_of, empty, import_array, is_array, is_contiguous,
+    is_writable, ndarray, npy_intp, shape_of, type_of, zeros,
+)
 from .plan cimport is_stale, look_again, renew
+from .refusals cimport refuse, type_name
 from .retry cimport take_place
 from .terms cimport (
     add_up_counts, add_up_differences, add_up_units, begin_block, is_block, look, put_in_force, settings_of,
@@ -34,9 +39,7 @@ from .terms cimport (
 from .tick cimport tick
 from .workspace cimport Batch, Plan, Workspace, clamped, free_workspace
 
-import numpy as np
-
-cnp.import_array()
+import_array()
 
 cdef enum:
     RELEASE_GIL_FROM = 64           # requests: releasing costs as much as deciding on ten
@@ -76,13 +79,14 @@ cdef class Engine:
         in a forked child and calls `start_over`.
     """
 
-    def __cinit__(self, cnp.ndarray memory not None, int64_t users, int64_t srvs, int64_t slabs,
-                  tuple outcomes not None, int64_t first_slab, int64_t last_slab, int64_t now, host=None):
+    def __cinit__(self, ndarray memory not None, int64_t users, int64_t srvs, int64_t slabs,
+                  tuple outcomes not None, int64_t first_slab, int64_t last_slab, int64_t now, host=None, /):
         cdef Control* control
         cdef int64_t index
+        seldom()
         check_memory(memory, users, srvs, slabs, first_slab, last_slab)
         if len(outcomes) != OUTCOMES:
-            raise ValueError(f"expected {OUTCOMES} outcomes, found {len(outcomes)}")
+            refuse(ValueError, "expected %d outcomes, found %lld", OUTCOMES, <long long>len(outcomes))
         self.memory = memory
         self.outcomes = outcomes
         self.host = host
@@ -90,15 +94,16 @@ cdef class Engine:
             self.answers[index] = <PyObject*>outcomes[index]
         self.guard = &self.own_guard
         if host is not None:
-            self.guard = <Guard*>cnp.PyArray_DATA(<cnp.ndarray?>host.guard)
-        open_door(&self.door, <uint8_t*>cnp.PyArray_DATA(memory), users, srvs, slabs)
+            self.guard = <Guard*>data_of(<ndarray?>host.guard)
+        open_door(&self.door, <uint8_t*>data_of(memory), users, srvs, slabs)
         control = self.door.control
-        if control.magic == 0 and cnp.PyArray_ISWRITEABLE(memory):
+        if control.magic == 0 and is_writable(memory):
             begin_block(&self.door, now)
         elif not is_block(&self.door):
-            raise ValueError(f"the block has layout {control.layout} with {control.user_slots} Users, "
-                             f"{control.srv_slots} SRVs and {control.slab_slots} slabs; expected layout "
-                             f"{LAYOUT_VERSION} with {users}, {srvs} and {slabs}")
+            refuse(ValueError, "the block has layout %lld with %lld Users, %lld SRVs and %lld slabs; expected layout "
+                   "%d with %lld, %lld and %lld", <long long>control.layout, <long long>control.user_slots,
+                   <long long>control.srv_slots, <long long>control.slab_slots, LAYOUT_VERSION, <long long>users,
+                   <long long>srvs, <long long>slabs)
         self.srvs = <uint32_t>srvs
         self.scratch.excess = <int64_t*>calloc(users, 8)
         self.scratch.weight = <int64_t*>calloc(users, 8)
@@ -119,6 +124,7 @@ cdef class Engine:
 
     def __dealloc__(self):
         cdef int64_t index
+        seldom()
         for index in range(OWN_MAX):
             free_workspace(&self.workspaces[index])
         free(self.scratch.excess)
@@ -187,13 +193,13 @@ cdef class Engine:
         """
         cdef Batch batch
         if out is None:
-            if not cnp.PyArray_Check(users):
-                raise TypeError(f"users must be an ndarray of uint32, found {type(users).__name__}")
-            out = cnp.PyArray_EMPTY(1, cnp.PyArray_DIMS(users), cnp.NPY_UINT8, 0) if users.ndim == 1 else None
+            if not is_array(users):
+                refuse(TypeError, "users must be an ndarray of uint32, found %s", type_name(users))
+            out = empty(1, shape_of(<ndarray>users), UINT8, 0) if dimensions_of(<ndarray>users) == 1 else None
         batch.n = check_arrays(users, srvs, out)
-        batch.users = <const uint32_t*>data_of(users)
-        batch.srvs = <const uint16_t*>data_of(srvs)
-        batch.out = <uint8_t*>data_of(out)
+        batch.users = <const uint32_t*>data_of(<ndarray>users)
+        batch.srvs = <const uint16_t*>data_of(<ndarray>srvs)
+        batch.out = <uint8_t*>data_of(<ndarray>out)
         batch.clock_is_ours = now is None
         batch.now = now if now is not None else clock_exact() if batch.n >= RELEASE_GIL_FROM else clock_early()
         if self.guard.users == 0:
@@ -233,7 +239,7 @@ cdef class Engine:
         # Under the GIL: it charges what this process's slab holds back, and scalar calls write that too.
         return self.ticked(at)
 
-    def peek(self, uint32_t user, uint32_t srv, now=None):
+    def peek(self, uint32_t user, uint32_t srv, now=None, /):
         """Say what would be decided, and on what grounds; charges nothing. *Thread-safe; out of date at once.*
 
         Returns
@@ -250,7 +256,7 @@ cdef class Engine:
             no_such_slot(self, user, -1) if user >= self.settings_now().users else no_such_slot(self, srv, -1, False)
         return look(&self.door, self.slab, user, srv, at)
 
-    def admit_recorded(self, uint32_t user, uint32_t srv, now=None):
+    def admit_recorded(self, uint32_t user, uint32_t srv, now=None, /):
         """Decide on one Service Request; a refusal comes with its grounds. Slower than `admit`; *thread-safe*.
 
         Returns
@@ -261,9 +267,10 @@ cdef class Engine:
         """
         return admit_recorded(self, user, srv, clock_exact() if now is None else now)
 
-    def gate(self, user_id, resolve):
+    def gate(self, user_id, resolve, /):
         """Return a handle for one User; `resolve(user_id)` gives slot and generation when the terms have changed."""
         cdef Gate gate = Gate.__new__(Gate)
+        seldom()
         gate.engine = self
         gate.user_id = user_id
         gate.resolve = resolve
@@ -282,7 +289,7 @@ cdef class Engine:
 
     # ---- terms and state
 
-    def apply(self, dict settings not None, rules, services, int64_t now):
+    def apply(self, dict settings not None, rules, services, int64_t now, /):
         """Put new terms in force: all of them with one store.
 
         Parameters
@@ -301,25 +308,7 @@ cdef class Engine:
         -----
         One caller at a time; decisions go on meanwhile.
         """
-        cdef int64_t known = read(&self.settings_now().users)
-        cdef Settings terms
-        if self.closed or not cnp.PyArray_ISWRITEABLE(self.memory):
-            raise ValueError("the Mechanism is closed" if self.closed else "the block may only be looked at")
-        # No typed memoryviews: what Cython adds for those is a third of the extension.
-        cdef cnp.ndarray given = np.ascontiguousarray(rules, dtype=np.int64)
-        cdef cnp.ndarray costs = np.ascontiguousarray(services, dtype=np.uint32)
-        if given.ndim != 2 or not known <= len(given) <= self.door.user_slots or given.shape[1] != 5:
-            raise ValueError(f"rules for {known} to {self.door.user_slots} Users with 5 terms each expected, found "
-                             f"the shape {(<object>given).shape}")
-        if costs.ndim != 1 or len(costs) != self.door.srv_slots:
-            raise ValueError(f"{self.door.srv_slots} SRVs expected, found the shape {(<object>costs).shape}")
-        terms = settings_of(settings)
-        terms.users = len(given)
-        put_in_force(&self.door, &terms, <const int64_t*>cnp.PyArray_DATA(given),
-                     <const uint32_t*>cnp.PyArray_DATA(costs), now)
-        if not self.watching:
-            self.ready()
-            self.guard.users = max(self.guard.users, terms.users)
+        apply_terms(self, settings, rules, services, now)
 
     @property
     def user_slots(self):
@@ -331,7 +320,7 @@ cdef class Engine:
         """How often terms have been put in force."""
         return read(&self.door.control.generation)
 
-    def state(self, now=None):
+    def state(self, now=None, /):
         """Return what the Mechanism knows of itself.
 
         Returns
@@ -367,24 +356,21 @@ cdef class Engine:
 
     def owners(self):
         """Return process and number of owners so far of every slab that has counted: list of (int, int)."""
-        return [(slab_at(&self.door, index).owner, slab_at(&self.door, index).adopted)
-                for index in range(read(&self.door.control.slabs_used))]
+        return owners_of(self)
 
-    def words(self, uint32_t user):
+    def words(self, uint32_t user, /):
         """Return a User's words (own TAT, spare TAT, retry horizon), stamps: for tests and inspection."""
-        if user >= self.settings_now().users:
-            no_such_slot(self, user, -1)
-        return (read(&self.door.words[user].tat), read(&self.door.words[user].spare_tat),
-                read(&self.door.words[user].horizon))
+        return words_of(self, user)
 
     def close(self):
         """Refuse every further call with a clear error; memory stays as it is for whoever looks at it."""
         self.closed = True
         self.guard.users = 0
 
-    def start_over(self, int64_t slab):
+    def start_over(self, int64_t slab, /):
         """Count in this slab from here on: in a child after a fork, whose threads and slabs are its parent's."""
         cdef int64_t index
+        seldom()
         for index in range(OWN_MAX):
             # What another thread of the parent was doing will not be finished here.
             free_workspace(&self.workspaces[index])
@@ -420,6 +406,7 @@ cdef class Engine:
     cdef void begin(self, int64_t slab) noexcept:
         """Own this slab and no other. Slab 0 of a shared block is common: nobody owns it."""
         cdef int64_t index
+        seldom()
         for index in range(OWN_MAX):
             self.taken[index] = 1
         self.owning = 0
@@ -441,6 +428,7 @@ cdef class Engine:
 
     cdef int catch_up(self) except -1:
         """Start over after a fork, and take in what another process has put in force."""
+        seldom()
         if self.closed or self.watching:
             return 0
         if self.guard.epoch == 0:
@@ -484,6 +472,7 @@ cdef class Engine:
 
     cdef int refuse_slots(self, int64_t user, int64_t srv, int64_t index=-1) except -1:
         """Return if the slots do exist: this process is new, or another has put more in force. Otherwise raise."""
+        seldom()
         self.catch_up()
         if user < self.guard.users and srv < self.srvs:
             return 0
@@ -497,3 +486,4 @@ include "slabs.pxi"
 include "batches.pxi"
 include "looking.pxi"
 include "geometry.pxi"
+include "applying.pxi"

@@ -3,26 +3,29 @@
 from .layout cimport TILE_BITS, TILES, tile_bits, tiled
 
 
-def block_nbytes(int64_t users, int64_t srvs, int64_t slabs):
+def block_nbytes(int64_t users, int64_t srvs, int64_t slabs, /):
     """Return the bytes of a block for so many slots for Users and SRVs, and so many slabs of counters."""
+    seldom()
     return block_size(users, srvs, slabs)
 
 
-def base_ranges(int64_t user_slots, int64_t srvs, int64_t users):
+def base_ranges(int64_t user_slots, int64_t srvs, int64_t users, /):
     """Return the parts of a block, beside its slabs, that the first `users` slots use: [(offset, bytes)]."""
     cdef Door door
     cdef uint8_t* start = NULL
+    seldom()
     open_door(&door, start, user_slots, srvs, 1)
     return [(0, <uint8_t*>door.rules - start + users * sizeof(Rules)),
             (<uint8_t*>door.words - start, users * sizeof(Words))]
 
 
-def slab_ranges(int64_t user_slots, int64_t srvs, int64_t slab, int64_t users):
+def slab_ranges(int64_t user_slots, int64_t srvs, int64_t slab, int64_t users, /):
     """Return the parts of a slab that the first `users` slots use: [(offset, bytes)]."""
     cdef Door door
     cdef uint8_t* start = NULL
     cdef int64_t outcome
     cdef SlabHead* head
+    seldom()
     open_door(&door, start, user_slots, srvs, slab + 1)
     head = slab_at(&door, slab)
     return [(<uint8_t*>head - start, <uint8_t*>units_of(head, users) - <uint8_t*>head),
@@ -44,84 +47,99 @@ def layout_words():
     cdef Rules rules
     cdef Words words
     cdef SlabHead slab
-    return {
-        "LAYOUT_VERSION": LAYOUT_VERSION, "LINE": LINE, "OUTCOMES": OUTCOMES,
-        "DIFFERENCES": DIFFERENCES, "TILES": TILES, "TILE_BITS": TILE_BITS,
-        "Settings": sizeof(Settings), "Settings.unit": <char*>&settings.unit - <char*>&settings,
-        "Settings.activation": <char*>&settings.activation - <char*>&settings,
-        "Settings.brake": <char*>&settings.brake - <char*>&settings,
-        "Settings.ceiling": <char*>&settings.ceiling - <char*>&settings,
-        "Settings.charge_block": <char*>&settings.charge_block - <char*>&settings,
-        "Settings.longest_cost": <char*>&settings.longest_cost - <char*>&settings,
-        "Settings.candidate": <char*>&settings.candidate - <char*>&settings,
-        "Settings.sharing": <char*>&settings.sharing - <char*>&settings,
-        "Settings.spare_tolerance": <char*>&settings.spare_tolerance - <char*>&settings,
-        "Settings.tick_ns": <char*>&settings.tick_ns - <char*>&settings,
-        "Settings.hold_us": <char*>&settings.hold_us - <char*>&settings,
-        "Settings.release_rate": <char*>&settings.release_rate - <char*>&settings,
-        "Settings.threshold_rate": <char*>&settings.threshold_rate - <char*>&settings,
-        "Settings.retry_cap": <char*>&settings.retry_cap - <char*>&settings,
-        "Settings.users": <char*>&settings.users - <char*>&settings,
-        "Settings.uniform": <char*>&settings.uniform - <char*>&settings,
-        "Settings.observe": <char*>&settings.observe - <char*>&settings,
-        "Settings.reserved": <char*>&settings.reserved - <char*>&settings,
-        "Rule": sizeof(Rule), "Rule.interval": <char*>&rule.interval - <char*>&rule,
-        "Rule.tolerance": <char*>&rule.tolerance - <char*>&rule,
-        "Rule.share_interval": <char*>&rule.share_interval - <char*>&rule,
-        "Rule.weight": <char*>&rule.weight - <char*>&rule,
-        "Rules": sizeof(Rules), "Rules.half": <char*>&rules.half - <char*>&rules,
-        "Words": sizeof(Words), "Words.tat": <char*>&words.tat - <char*>&words,
-        "Words.spare_tat": <char*>&words.spare_tat - <char*>&words,
-        "Words.horizon": <char*>&words.horizon - <char*>&words,
-        "Words.excess_seen": <char*>&words.excess_seen - <char*>&words,
-        "Words.excess_rate": <char*>&words.excess_rate - <char*>&words,
-        "Words.candidate_tat": <char*>&words.candidate_tat - <char*>&words,
-        "Words.candidate_interval": <char*>&words.candidate_interval - <char*>&words,
-        "Control": sizeof(Control), "Control.magic": <char*>&control.magic - <char*>&control,
-        "Control.layout": <char*>&control.layout - <char*>&control,
-        "Control.user_slots": <char*>&control.user_slots - <char*>&control,
-        "Control.srv_slots": <char*>&control.srv_slots - <char*>&control,
-        "Control.slab_slots": <char*>&control.slab_slots - <char*>&control,
-        "Control.nbytes": <char*>&control.nbytes - <char*>&control,
-        "Control.created_by": <char*>&control.created_by - <char*>&control,
-        "Control.padding_0": <char*>&control.padding_0 - <char*>&control,
-        "Control.generation": <char*>&control.generation - <char*>&control,
-        "Control.state": <char*>&control.state - <char*>&control,
-        "Control.level": <char*>&control.level - <char*>&control,
-        "Control.slabs_used": <char*>&control.slabs_used - <char*>&control,
-        "Control.padding_1": <char*>&control.padding_1 - <char*>&control,
-        "Control.backlog": <char*>&control.backlog - <char*>&control,
-        "Control.padding_2": <char*>&control.padding_2 - <char*>&control,
-        "Control.tick_at": <char*>&control.tick_at - <char*>&control,
-        "Control.ticks": <char*>&control.ticks - <char*>&control,
-        "Control.padding_3": <char*>&control.padding_3 - <char*>&control,
-        "Control.seen": <char*>&control.seen - <char*>&control,
-        "Control.rate": <char*>&control.rate - <char*>&control,
-        "Control.load": <char*>&control.load - <char*>&control,
-        "Control.offered": <char*>&control.offered - <char*>&control,
-        "Control.quiet_us": <char*>&control.quiet_us - <char*>&control,
-        "Control.changed_at": <char*>&control.changed_at - <char*>&control,
-        "Control.retry_until": <char*>&control.retry_until - <char*>&control,
-        "Control.padding_4": <char*>&control.padding_4 - <char*>&control,
-        "Control.settings": <char*>&control.settings - <char*>&control,
-        "SlabHead": sizeof(SlabHead), "SlabHead.owner": <char*>&slab.owner - <char*>&slab,
-        "SlabHead.pending": <char*>&slab.pending - <char*>&slab,
-        "SlabHead.healed": <char*>&slab.healed - <char*>&slab,
-        "SlabHead.adopted": <char*>&slab.adopted - <char*>&slab,
-        "SlabHead.padding": <char*>&slab.padding - <char*>&slab,
-    }
+    cdef Named[74] places = [
+        Named("LAYOUT_VERSION", LAYOUT_VERSION),
+        Named("LINE", LINE),
+        Named("OUTCOMES", OUTCOMES),
+        Named("DIFFERENCES", DIFFERENCES),
+        Named("TILES", TILES),
+        Named("TILE_BITS", TILE_BITS),
+        Named("Settings", sizeof(Settings)),
+        Named("Settings.unit", <char*>&settings.unit - <char*>&settings),
+        Named("Settings.activation", <char*>&settings.activation - <char*>&settings),
+        Named("Settings.brake", <char*>&settings.brake - <char*>&settings),
+        Named("Settings.ceiling", <char*>&settings.ceiling - <char*>&settings),
+        Named("Settings.charge_block", <char*>&settings.charge_block - <char*>&settings),
+        Named("Settings.longest_cost", <char*>&settings.longest_cost - <char*>&settings),
+        Named("Settings.candidate", <char*>&settings.candidate - <char*>&settings),
+        Named("Settings.sharing", <char*>&settings.sharing - <char*>&settings),
+        Named("Settings.spare_tolerance", <char*>&settings.spare_tolerance - <char*>&settings),
+        Named("Settings.tick_ns", <char*>&settings.tick_ns - <char*>&settings),
+        Named("Settings.hold_us", <char*>&settings.hold_us - <char*>&settings),
+        Named("Settings.release_rate", <char*>&settings.release_rate - <char*>&settings),
+        Named("Settings.threshold_rate", <char*>&settings.threshold_rate - <char*>&settings),
+        Named("Settings.retry_cap", <char*>&settings.retry_cap - <char*>&settings),
+        Named("Settings.users", <char*>&settings.users - <char*>&settings),
+        Named("Settings.uniform", <char*>&settings.uniform - <char*>&settings),
+        Named("Settings.observe", <char*>&settings.observe - <char*>&settings),
+        Named("Settings.reserved", <char*>&settings.reserved - <char*>&settings),
+        Named("Rule", sizeof(Rule)),
+        Named("Rule.interval", <char*>&rule.interval - <char*>&rule),
+        Named("Rule.tolerance", <char*>&rule.tolerance - <char*>&rule),
+        Named("Rule.share_interval", <char*>&rule.share_interval - <char*>&rule),
+        Named("Rule.weight", <char*>&rule.weight - <char*>&rule),
+        Named("Rules", sizeof(Rules)),
+        Named("Rules.half", <char*>&rules.half - <char*>&rules),
+        Named("Words", sizeof(Words)),
+        Named("Words.tat", <char*>&words.tat - <char*>&words),
+        Named("Words.spare_tat", <char*>&words.spare_tat - <char*>&words),
+        Named("Words.horizon", <char*>&words.horizon - <char*>&words),
+        Named("Words.excess_seen", <char*>&words.excess_seen - <char*>&words),
+        Named("Words.excess_rate", <char*>&words.excess_rate - <char*>&words),
+        Named("Words.candidate_tat", <char*>&words.candidate_tat - <char*>&words),
+        Named("Words.candidate_interval", <char*>&words.candidate_interval - <char*>&words),
+        Named("Control", sizeof(Control)),
+        Named("Control.magic", <char*>&control.magic - <char*>&control),
+        Named("Control.layout", <char*>&control.layout - <char*>&control),
+        Named("Control.user_slots", <char*>&control.user_slots - <char*>&control),
+        Named("Control.srv_slots", <char*>&control.srv_slots - <char*>&control),
+        Named("Control.slab_slots", <char*>&control.slab_slots - <char*>&control),
+        Named("Control.nbytes", <char*>&control.nbytes - <char*>&control),
+        Named("Control.created_by", <char*>&control.created_by - <char*>&control),
+        Named("Control.padding_0", <char*>&control.padding_0 - <char*>&control),
+        Named("Control.generation", <char*>&control.generation - <char*>&control),
+        Named("Control.state", <char*>&control.state - <char*>&control),
+        Named("Control.level", <char*>&control.level - <char*>&control),
+        Named("Control.slabs_used", <char*>&control.slabs_used - <char*>&control),
+        Named("Control.padding_1", <char*>&control.padding_1 - <char*>&control),
+        Named("Control.backlog", <char*>&control.backlog - <char*>&control),
+        Named("Control.padding_2", <char*>&control.padding_2 - <char*>&control),
+        Named("Control.tick_at", <char*>&control.tick_at - <char*>&control),
+        Named("Control.ticks", <char*>&control.ticks - <char*>&control),
+        Named("Control.padding_3", <char*>&control.padding_3 - <char*>&control),
+        Named("Control.seen", <char*>&control.seen - <char*>&control),
+        Named("Control.rate", <char*>&control.rate - <char*>&control),
+        Named("Control.load", <char*>&control.load - <char*>&control),
+        Named("Control.offered", <char*>&control.offered - <char*>&control),
+        Named("Control.quiet_us", <char*>&control.quiet_us - <char*>&control),
+        Named("Control.changed_at", <char*>&control.changed_at - <char*>&control),
+        Named("Control.retry_until", <char*>&control.retry_until - <char*>&control),
+        Named("Control.padding_4", <char*>&control.padding_4 - <char*>&control),
+        Named("Control.settings", <char*>&control.settings - <char*>&control),
+        Named("SlabHead", sizeof(SlabHead)),
+        Named("SlabHead.owner", <char*>&slab.owner - <char*>&slab),
+        Named("SlabHead.pending", <char*>&slab.pending - <char*>&slab),
+        Named("SlabHead.healed", <char*>&slab.healed - <char*>&slab),
+        Named("SlabHead.adopted", <char*>&slab.adopted - <char*>&slab),
+        Named("SlabHead.padding", <char*>&slab.padding - <char*>&slab),
+    ]
+    seldom()
+    return as_dict(places, 74)
 
 
-cdef int check_memory(cnp.ndarray memory, int64_t users, int64_t srvs, int64_t slabs, int64_t first_slab,
+cdef int check_memory(ndarray memory, int64_t users, int64_t srvs, int64_t slabs, int64_t first_slab,
                       int64_t last_slab) except -1:
     """Refuse memory that cannot hold such a block."""
+    seldom()
     if not (0 < users <= MAX_INDEX and 0 < srvs <= 65536 and 0 <= first_slab <= last_slab <= slabs
             and last_slab - first_slab <= OWN_MAX and slabs > 0):
-        raise ValueError(f"no block has {users} Users, {srvs} SRVs, slabs {first_slab} to {last_slab} of {slabs}")
-    if memory.dtype != np.uint8 or not cnp.PyArray_IS_C_CONTIGUOUS(memory) or memory.ndim != 1 or not (
-            cnp.PyArray_ISWRITEABLE(memory) or first_slab == last_slab):
+        refuse(ValueError, "no block has %lld Users, %lld SRVs, slabs %lld to %lld of %lld", <long long>users,
+               <long long>srvs, <long long>first_slab, <long long>last_slab, <long long>slabs)
+    if type_of(memory) != UINT8 or not is_contiguous(memory) or dimensions_of(memory) != 1 or not (
+            is_writable(memory) or first_slab == last_slab):
         raise ValueError("a block is a writable, contiguous array of bytes")
-    if memory.shape[0] < block_size(users, srvs, slabs) or <size_t>cnp.PyArray_DATA(memory) % LINE:
-        raise ValueError(f"a block of {users} Users, {srvs} SRVs and {slabs} slabs has "
-                         f"{block_size(users, srvs, slabs)} bytes aligned to {LINE}; found {memory.shape[0]}")
+    if shape_of(memory)[0] < block_size(users, srvs, slabs) or <size_t>data_of(memory) % LINE:
+        refuse(ValueError, "a block of %lld Users, %lld SRVs and %lld slabs has %lld bytes aligned to %d; found %lld",
+               <long long>users, <long long>srvs, <long long>slabs, <long long>block_size(users, srvs, slabs), LINE,
+               <long long>shape_of(memory)[0])
     return 0

@@ -43,9 +43,9 @@ cdef class Gate:
         return engine.decided(self.user, number, now, True)
 
     cdef int follow(self) except -1:
-        user, generation = self.resolve(self.user_id)
-        self.user = user
-        self.generation = generation
+        seldom()
+        cdef tuple found = self.resolve(self.user_id)
+        self.user, self.generation = found
         return 0
 
 
@@ -68,6 +68,7 @@ cdef class Lane:
         return self.engine.guard.epoch == self.epoch and user < self.plan.users and srv < self.plan.srv_slots
 
     cdef int admit_unknown(self, uint32_t user, uint32_t srv, int64_t now, bint clock_is_ours) noexcept nogil:
+        seldom()
         if self.engine.guard.epoch != self.epoch:
             # A child after a fork must not count in its parent's slab: it has the common one.
             open_plan(&self.plan, &self.engine.door, slab_at(&self.engine.door, 0), &self.engine.scratch, True)
@@ -96,10 +97,11 @@ cdef class Lane:
 
 cdef Lane lane_of(Engine engine):
     cdef Lane lane = Lane.__new__(Lane)
+    seldom()
     engine.ready()
     lane.index = claim_slab(engine)
     if lane.index < 0 and engine.host is None:
-        raise RuntimeError(f"all {engine.owning - 1} lanes of this Mechanism are taken: close one")
+        refuse(RuntimeError, "all %lld lanes of this Mechanism are taken: close one", <long long>engine.owning - 1)
     lane.engine = engine
     lane.epoch = engine.guard.epoch
     open_plan(&lane.plan, &engine.door, slab_at(&engine.door, 0 if lane.index < 0 else engine.owned[lane.index]),

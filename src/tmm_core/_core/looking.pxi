@@ -8,28 +8,39 @@ cdef dict state_of(Engine self, now):
     for index in range(read(&control.slabs_used)):
         pending += read(&slab_at(&self.door, index).pending)
         healed += read(&slab_at(&self.door, index).healed)
-    return {
-        "active": state & 1, "activations": state >> 1, "level": read(&control.level),
-        "load": read(&control.load), "offered": read(&control.offered),
-        "backlog": waiting(read(&control.backlog), stamp_of(at), settings.ceiling) + pending * settings.unit,
-        "ticks": read(&control.ticks), "tick_at": read(&control.tick_at), "changed_at": read(&control.changed_at),
-        "healed": healed, "generation": read(&control.generation),
-    }
+    seldom()
+    cdef Named[11] found = [
+        Named("active", state & 1), Named("activations", state >> 1), Named("level", read(&control.level)),
+        Named("load", read(&control.load)), Named("offered", read(&control.offered)),
+        Named("backlog", waiting(read(&control.backlog), stamp_of(at), settings.ceiling) + pending * settings.unit),
+        Named("ticks", read(&control.ticks)), Named("tick_at", read(&control.tick_at)),
+        Named("changed_at", read(&control.changed_at)), Named("healed", healed),
+        Named("generation", read(&control.generation)),
+    ]
+    return as_dict(found, 11)
+
+
+cdef ndarray sums(int dimensions, int64_t first, int64_t second, int64_t third=0):
+    """Return an array of zeros."""
+    cdef npy_intp[3] shape = [first, second, third]
+    return zeros(dimensions, shape, INT64, 0)
 
 
 cdef object counts_of(Engine self):
     cdef int64_t users = self.settings_now().users
-    cdef cnp.ndarray total = np.zeros((OUTCOMES, self.srvs, users), dtype=np.int64)
-    cdef int64_t* cell = <int64_t*>cnp.PyArray_DATA(total)
+    cdef ndarray total = sums(3, OUTCOMES, self.srvs, users)
+    cdef int64_t* cell = <int64_t*>data_of(total)
+    seldom()
     with nogil:
         add_up_counts(&self.door, users, cell)
-    return np.ascontiguousarray(total.transpose(2, 1, 0))
+    return total.transpose(2, 1, 0).copy()
 
 
 cdef object units_of_users(Engine self):
     cdef int64_t users = self.settings_now().users
-    cdef cnp.ndarray total = np.zeros((users, OUTCOMES), dtype=np.int64)
-    cdef int64_t* cell = <int64_t*>cnp.PyArray_DATA(total)
+    cdef ndarray total = sums(2, users, OUTCOMES)
+    cdef int64_t* cell = <int64_t*>data_of(total)
+    seldom()
     with nogil:
         add_up_units(&self.door, users, cell)
     return total
@@ -37,8 +48,9 @@ cdef object units_of_users(Engine self):
 
 cdef object differences_of_users(Engine self):
     cdef int64_t users = self.settings_now().users
-    cdef cnp.ndarray total = np.zeros((users, DIFFERENCES), dtype=np.int64)
-    cdef int64_t* cell = <int64_t*>cnp.PyArray_DATA(total)
+    cdef ndarray total = sums(2, users, DIFFERENCES)
+    cdef int64_t* cell = <int64_t*>data_of(total)
+    seldom()
     with nogil:
         add_up_differences(&self.door, users, cell)
     return total
@@ -46,8 +58,9 @@ cdef object differences_of_users(Engine self):
 
 cdef object excess_of_users(Engine self):
     cdef int64_t users = self.settings_now().users, user
-    cdef cnp.ndarray rates = np.zeros(users, dtype=np.int64)
-    cdef int64_t* cell = <int64_t*>cnp.PyArray_DATA(rates)
+    cdef ndarray rates = sums(1, users, 0)
+    cdef int64_t* cell = <int64_t*>data_of(rates)
+    seldom()
     for user in range(users):
         cell[user] = read(&self.door.words[user].excess_rate)
     return rates
@@ -55,11 +68,16 @@ cdef object excess_of_users(Engine self):
 
 cdef int no_such_slot(Engine self, int64_t slot, int64_t index, bint user=True) except -1:
     """Say what does not exist, and where in a batch it is."""
-    where = f"[{index}]" if index >= 0 else ""
-    if user:
-        raise IndexError(f"users{where}: slot {slot} does not exist, expected 0 to {self.settings_now().users - 1} "
-                         "(see Mechanism.user)")
-    raise IndexError(f"srvs{where}: number {slot} does not exist, expected 0 to {self.srvs - 1} (see Mechanism.srv)")
+    cdef const char* what = "users" if user else "srvs"
+    cdef const char* kind = "slot" if user else "number"
+    cdef const char* see = "user" if user else "srv"
+    cdef int64_t last = (self.settings_now().users if user else self.srvs) - 1
+    seldom()
+    if index < 0:
+        refuse(IndexError, "%s: %s %lld does not exist, expected 0 to %lld (see Mechanism.%s)", what, kind,
+               <long long>slot, <long long>last, see)
+    refuse(IndexError, "%s[%lld]: %s %lld does not exist, expected 0 to %lld (see Mechanism.%s)", what,
+           <long long>index, kind, <long long>slot, <long long>last, see)
 
 
 cdef object seconds_up(int64_t ns):
@@ -68,3 +86,18 @@ cdef object seconds_up(int64_t ns):
     if <int64_t>(seconds * 1e9) < ns:
         seconds = (ns + 1) / 1e9
     return seconds
+
+
+cdef list owners_of(Engine self):
+    cdef int64_t index
+    seldom()
+    return [(slab_at(&self.door, index).owner, slab_at(&self.door, index).adopted)
+            for index in range(read(&self.door.control.slabs_used))]
+
+
+cdef tuple words_of(Engine self, uint32_t user):
+    cdef Words* words = &self.door.words[user]
+    seldom()
+    if user >= self.settings_now().users:
+        no_such_slot(self, user, -1)
+    return read(&words.tat), read(&words.spare_tat), read(&words.horizon)

@@ -70,6 +70,7 @@ cdef class Kinds:
     """The kinds of messages whose plain headers can be read here. *Thread-safe.*"""
 
     def __cinit__(self):
+        seldom()
         self.by_start = {}
         self.recent = [None] * RECENT
 
@@ -78,11 +79,12 @@ cdef class Kinds:
 
     def clear(self):
         """Forget all kinds."""
+        seldom()
         self.by_start.clear()
         for place in range(RECENT):
             self.recent[place] = None
 
-    def learn(self, bytes message not None, Py_ssize_t start, bytes prefix not None):
+    def learn(self, bytes message not None, Py_ssize_t start, bytes prefix not None, /):
         """Take a message in, if its header is plain.
 
         Parameters
@@ -94,6 +96,7 @@ cdef class Kinds:
             Prefix of the names of its elements.
         """
         cdef Kind kind = Kind.__new__(Kind)
+        seldom()
         kind.message, kind.prefix = message, prefix
         if not 0 < start <= len(message) or not take_header(piece_of(message), start, piece_of(prefix), &kind.plain):
             return
@@ -211,7 +214,8 @@ cdef class Reception:
     """
 
     def __cinit__(self, dict gates not None, dict numbers not None, frozenset methods not None,
-                  Kinds kinds not None, tuple fields not None):
+                  Kinds kinds not None, tuple fields not None, /):
+        seldom()
         self.gates = gates
         self.numbers = numbers
         self.methods = methods
@@ -343,6 +347,7 @@ cdef class Reception:
         cdef Gate gate
         cdef Text text
         cdef int64_t whom
+        seldom()
         found, known = self.gates.get(text_of(user)), self.numbers.get(text_of(srv))
         if type(found) is not Gate or known is None:
             return 0

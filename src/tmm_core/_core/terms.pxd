@@ -1,8 +1,9 @@
 """What is not in the way of a decision: a new block, terms put in force, totals, and grounds."""
 
+from cpython.mapping cimport PyMapping_GetItemString
 from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memset
-from .atomic cimport begin_writing, publish, read, write
+from .atomic cimport begin_writing, publish, read, seldom, write
 from .decide cimport Terms, backlog_at, read_terms
 from .gcra cimport WRAPPED, base_of, plus, stamp_of
 from .layout cimport (
@@ -10,6 +11,7 @@ from .layout cimport (
     count_of, differences_of, slab_at, units_of,
 )
 from .load cimport active
+from .named cimport Named, as_dict
 from .sharing cimport spare_interval
 
 
@@ -20,25 +22,28 @@ cdef extern from *:
     const int64_t MAGIC "TMM_MAGIC"  # "TMM01"
 
 
+cdef struct Field:
+    const char* name
+    int64_t* place
+
+
 cdef inline Settings settings_of(dict terms) except *:
+    """The terms of a dictionary, each by the name of its field; all but `users`."""
     cdef Settings settings
+    cdef Field field
+    cdef Field[16] fields = [
+        Field("unit", &settings.unit), Field("activation", &settings.activation), Field("brake", &settings.brake),
+        Field("ceiling", &settings.ceiling), Field("charge_block", &settings.charge_block),
+        Field("longest_cost", &settings.longest_cost), Field("candidate", &settings.candidate),
+        Field("sharing", &settings.sharing), Field("spare_tolerance", &settings.spare_tolerance),
+        Field("tick_ns", &settings.tick_ns), Field("hold_us", &settings.hold_us),
+        Field("release_rate", &settings.release_rate), Field("threshold_rate", &settings.threshold_rate),
+        Field("retry_cap", &settings.retry_cap), Field("uniform", &settings.uniform),
+        Field("observe", &settings.observe),
+    ]
     memset(&settings, 0, sizeof(Settings))
-    settings.unit = terms["unit"]
-    settings.activation = terms["activation"]
-    settings.brake = terms["brake"]
-    settings.ceiling = terms["ceiling"]
-    settings.charge_block = terms["charge_block"]
-    settings.longest_cost = terms["longest_cost"]
-    settings.candidate = terms["candidate"]
-    settings.sharing = terms["sharing"]
-    settings.spare_tolerance = terms["spare_tolerance"]
-    settings.tick_ns = terms["tick_ns"]
-    settings.hold_us = terms["hold_us"]
-    settings.release_rate = terms["release_rate"]
-    settings.threshold_rate = terms["threshold_rate"]
-    settings.retry_cap = terms["retry_cap"]
-    settings.uniform = terms["uniform"]
-    settings.observe = terms["observe"]
+    for field in fields:
+        field.place[0] = PyMapping_GetItemString(terms, field.name)
     return settings
 
 
@@ -145,6 +150,7 @@ cdef inline object look(Door* door, SlabHead* slab, uint32_t user, uint32_t srv,
     cdef int64_t tat = read(&door.words[user].tat), spare_tat = read(&door.words[user].spare_tat)
     cdef int64_t level = read(&door.control.level), backlog = backlog_at(door, slab, &terms, now)
     cdef bint own = False, spare = False, on = active(door.control), braked = backlog > terms.brake
+    seldom()
     if terms.rule.interval:
         wait = base_of(tat, now, terms.rule.tolerance, terms.longest_cost * terms.rule.interval) - terms.rule.tolerance
         own = wait <= 0
@@ -155,9 +161,11 @@ cdef inline object look(Door* door, SlabHead* slab, uint32_t user, uint32_t srv,
             spare_base = base_of(spare_tat, now, terms.spare_tolerance, longest)
             spare = spare_base <= terms.spare_tolerance
     outcome = 3 if terms.service & 1 else 2 if own else 1 if spare or not on else 0
-    return {
-        "priority": terms.service & 1, "cost": terms.service >> 1, "own": own,
-        "own_wait_ns": (max(wait, <int64_t>0) + 127) >> 7, "allocated": terms.rule.interval != 0,
-        "active": on, "sharing": terms.sharing, "brake": braked, "level": level, "spare": spare,
-        "outcome": outcome, "now": at, "tat": tat, "spare_tat": spare_tat, "backlog": backlog, "generation": generation,
-    }
+    cdef Named[16] found = [
+        Named("priority", terms.service & 1), Named("cost", terms.service >> 1), Named("own", own),
+        Named("own_wait_ns", (max(wait, <int64_t>0) + 127) >> 7), Named("allocated", terms.rule.interval != 0),
+        Named("active", on), Named("sharing", terms.sharing), Named("brake", braked), Named("level", level),
+        Named("spare", spare), Named("outcome", outcome), Named("now", at), Named("tat", tat),
+        Named("spare_tat", spare_tat), Named("backlog", backlog), Named("generation", generation),
+    ]
+    return as_dict(found, 16)
