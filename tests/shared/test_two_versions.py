@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from seeded import ROOT, Copy
 
+from tmm_core.engines import native
+
 from .written import written
 
 pytestmark = [
@@ -21,7 +23,8 @@ pytestmark = [
     pytest.mark.skipif(not hasattr(os, "SEEK_DATA"), reason="needs a shared block and holes in files"),
 ]
 SAME = ROOT / "src"
-VERSION_IS = "    LAYOUT_VERSION = 3\n"
+VERSION = native.layout_words()["LAYOUT_VERSION"]
+VERSION_IS = "    LAYOUT_VERSION = {}\n"
 
 #: A gateway that does what it is told by lines: decide so often, and say what is counted in all.
 WORKER = """
@@ -85,7 +88,7 @@ def gateways(*made: Any) -> Iterator[list[Gateway]]:
 def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The package as a version with another layout will be."""
     copy = Copy(tmp_path_factory.mktemp("other"))
-    with copy.changed([("_core/layout.pxd", VERSION_IS, VERSION_IS.replace("2", "3"))]):
+    with copy.changed([("_core/layout.pxd", VERSION_IS.format(VERSION), VERSION_IS.format(VERSION + 1))]):
         copy.build()
     return copy.folder / "src"
 
@@ -94,7 +97,7 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_another_version_is_refused_and_disturbs_nobody(tmp_path: Path, other: Path, newer: bool) -> None:
     block = tmp_path / "block"
     running, coming = (SAME, other) if newer else (other, SAME)
-    found, expected = (2, 3) if newer else (3, 2)
+    found, expected = (VERSION, VERSION + 1) if newer else (VERSION + 1, VERSION)
     with gateways((running, block), (running, block)) as (one, two):
         assert [one.said, two.said] == ["shared None"] * 2
         assert one.decide(100) == 100
