@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import inspect
 import pickle
 import pkgutil
+import pydoc
+import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -69,6 +74,38 @@ def test_names_become_numbers_and_unknown_ones_the_pool() -> None:
     assert mechanism.user("90-B3-D5-1F-30-01-00-99") == mechanism.user("") == 0
     assert mechanism.srv("4.1.1") > 0
     assert mechanism.srv("99.9") == mechanism.srv("") == 0
+
+
+@pytest.mark.parametrize("wrong", [EUI.encode(), None, 1, ["4.1.1"]], ids=repr)
+def test_a_name_that_is_no_text_is_told_as_such(wrong: Any) -> None:
+    mechanism = Mechanism(config(), start=0)
+    told = re.escape(f"found {wrong!r}")
+    for call in (mechanism.user, mechanism.gate, lambda user_id: mechanism.explain(user_id, "4.1.1")):
+        with pytest.raises(TypeError, match=f"^user_id must be a str, {told}$"):
+            call(wrong)
+    for call in (mechanism.srv, lambda srv_code: mechanism.explain(EUI, srv_code)):
+        with pytest.raises(TypeError, match=f"^srv_code must be a str, {told}$"):
+            call(wrong)
+
+
+@pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_mechanism_is_not_copied(way: Callable[[Mechanism], object]) -> None:
+    with pytest.raises(TypeError, match=r"^a Mechanism cannot be copied or pickled: open it again"):
+        way(Mechanism(config(), start=0))
+
+
+def test_help_tells_shapes_units_and_errors_of_the_calls_that_decide() -> None:
+    told = pydoc.plain(pydoc.render_doc(Mechanism))
+    for name in ("admit", "admit_at", "admit_many", "retry_after"):
+        assert inspect.getdoc(getattr(Mechanism, name)), name
+    for words in (
+        "admit(user, srv) -> Decision",
+        "users : ndarray of uint32, shape (n,)",
+        "nanoseconds on a monotonic clock",
+        "A slot that does not exist; nothing has been decided.",
+        "Seconds from now until the slot",
+    ):
+        assert words in told
 
 
 def test_decisions_are_decisions_and_only_throttled_is_false() -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tmm_core.memory import Layout, SharedBlock
 
 __all__ = [
+    "CALLS",
     "larger_block",
     "layout",
     "make_block",
@@ -33,6 +34,17 @@ __all__ = [
     "shared_engine",
     "watching_engine",
 ]
+
+#: The engine's own methods that a Mechanism has as attributes, and what ``help`` says of them.
+CALLS = {
+    name: f"{name}({arguments}) -> {answer}\n\n        {getattr(native.Engine, name).__doc__}"
+    for name, arguments, answer in (
+        ("admit", "user, srv", "Decision"),
+        ("admit_at", "user, srv, now", "Decision"),
+        ("admit_many", "users, srvs, out=None, now=None", "ndarray of uint8"),
+        ("retry_after", "user, now=None", "float"),
+    )
+}
 
 _SPARE_SLOTS = 1024
 _WORKER_SLABS = 4  # threads that decide without the GIL at one time, beside those that hold it

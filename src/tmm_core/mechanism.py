@@ -7,17 +7,17 @@ import threading
 import weakref
 from collections.abc import Callable
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 from tmm_core.answers import UNKNOWN, Decision
-from tmm_core.engines import layout, make_block, native, private_engine, shared_engine, watching_engine
+from tmm_core.engines import CALLS, layout, make_block, native, private_engine, shared_engine, watching_engine
 from tmm_core.errors import MemoryLayoutError
 from tmm_core.in_force import enlarge, put_in_force
 from tmm_core.policy.config import Config
 from tmm_core.policy.service_requests import srv_codes
-from tmm_core.terms import LEVEL, RATE, SECOND, View, named_from, own_files, terms_of
+from tmm_core.terms import LEVEL, RATE, SECOND, View, named_from, own_files, slot_of, terms_of, unknown
 
 if TYPE_CHECKING:
     import logging
@@ -62,10 +62,12 @@ class Mechanism:
     <Decision.WITHIN_ALLOCATION: 2>
     """
 
-    __slots__ = (
-        "__weakref__", "_block", "_block_error", "_engine", "_lock", "_srvs", "_start", "_view",
-        "admit", "admit_at", "admit_many", "retry_after",
-    )  # fmt: skip
+    __slots__ = {
+        **dict.fromkeys(
+            ("__weakref__", "_block", "_block_error", "_engine", "_lock", "_srvs", "_start", "_view")
+        ),
+        **CALLS,
+    }
 
     admit: Callable[[int, int], Decision]
     admit_at: Callable[[int, int, int], Decision]
@@ -89,7 +91,7 @@ class Mechanism:
         self._view = view
         self._block = block
         self._block_error: str | None = None
-        for name in ("admit", "admit_at", "admit_many", "retry_after"):
+        for name in CALLS:
             setattr(self, name, getattr(engine, name))
         _living.add(self)
 
@@ -245,17 +247,20 @@ class Mechanism:
     def user(self, user_id: str) -> int:
         """Return the slot of a Service User by its EUI-64 or its name; the shared slot of the unknown ones, 0.
 
-        *Thread-safe.* EUI-64 identifiers are compared without regard to case.
+        *Thread-safe.* EUI-64 identifiers are compared without regard to case. What is no text raises TypeError.
         """
         ids = (self._view if self._block is None else self._current()).ids
-        slot = ids.get(user_id)
-        if slot is None:
-            slot = ids.get(user_id.upper(), 0)
-        return slot
+        try:
+            return ids.get(user_id) or ids.get(str.upper(user_id), 0)
+        except TypeError:
+            return unknown("user_id", user_id)
 
     def srv(self, srv_code: str) -> int:
         """Return the number of an SRV; the number kept for unknown ones, 0. *Thread-safe.*"""
-        return self._srvs.get(srv_code, 0)
+        try:
+            return self._srvs.get(srv_code, 0) or unknown("srv_code", srv_code)
+        except TypeError:
+            return unknown("srv_code", srv_code)
 
     def gate(self, user_id: str) -> Gate:
         """Return a User's own light handle, one per connection or thread.
@@ -374,7 +379,7 @@ class Mechanism:
         from tmm_core.snapshot import Explanation, reason
 
         view = self._current()
-        slot, number = view.ids.get(user_id, view.ids.get(user_id.upper(), 0)), self.srv(srv_code)
+        slot, number = slot_of(view.ids, user_id), self.srv(srv_code)
         found = self._engine.peek(slot, number, self._now(now, last=True))
         decision = Decision(found["outcome"])
         user = list(view.slots)[slot]
@@ -421,6 +426,9 @@ class Mechanism:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Mechanism cannot be copied or pickled: open it again, in the other process")
+
     def __repr__(self) -> str:
         config = self._view.config
         return (
@@ -453,8 +461,7 @@ class Mechanism:
 
     def _resolve(self, user_id: str) -> tuple[int, int]:
         view = self._current()
-        slot = view.ids.get(user_id)
-        return (view.ids.get(user_id.upper(), 0) if slot is None else slot), view.generation
+        return slot_of(view.ids, user_id), view.generation
 
     def _put_in_force(self, config: Config, now: int) -> None:
         block = self._block

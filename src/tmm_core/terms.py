@@ -13,7 +13,18 @@ import numpy as np
 from tmm_core.errors import MemoryLayoutError, TMMError
 from tmm_core.policy.config import Config, PriorityList
 
-__all__ = ["LEVEL", "RATE", "SECOND", "View", "named_from", "own_files", "terms_of", "text_of"]
+__all__ = [
+    "LEVEL",
+    "RATE",
+    "SECOND",
+    "View",
+    "named_from",
+    "own_files",
+    "slot_of",
+    "terms_of",
+    "text_of",
+    "unknown",
+]
 
 _STAMP = 128  # stamps per nanosecond: see _core/gcra.pxd
 SECOND = 1_000_000_000 * _STAMP
@@ -54,6 +65,20 @@ class View:
         self.ids.update((user_id, self.slots[owner]) for user_id, owner in config.user_ids.items())
         self.generation = generation
         self.differences = differences
+
+
+def slot_of(ids: Mapping[str, int], user_id: str) -> int:
+    """Return the slot of an identifier, an EUI-64 in any case; 0, that of the unknown ones, for any other text."""
+    unknown("user_id", user_id)
+    slot = ids.get(user_id)
+    return ids.get(user_id.upper(), 0) if slot is None else slot
+
+
+def unknown(what: str, text: object) -> int:
+    """Return the number kept for unknown texts, 0; raise TypeError for what is no text."""
+    if not isinstance(text, str):
+        raise TypeError(f"{what} must be a str, found {text!r:.80}") from None
+    return 0
 
 
 def terms_of(
