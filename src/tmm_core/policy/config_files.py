@@ -150,7 +150,7 @@ class _Loader:
         for section, values in toml.values.items():
             place = toml.place_of_key(section)
             if section not in SECTIONS:
-                self._wrong(_unknown_section(section, values), place, section)
+                self._wrong(_unknown_section(section, values, self.found), place, section)
             elif not isinstance(values, dict):
                 fault = f"{section} {check.shown(values)} must be a section: [{section}]"
                 self._wrong(fault, place, section)
@@ -171,7 +171,7 @@ class _Loader:
         known = SECTIONS[section]
         for key, value in values.items():
             if key not in known:
-                self._wrong(_unknown_key(key, section), toml.place_of_key(section, key), key)
+                self._wrong(_unknown_key(key, section, self.found), toml.place_of_key(section, key), key)
                 continue
             field, place = known[key], toml.place_of(section, key)
             self.sources[field] = _Source(self.file, place, key)
@@ -326,20 +326,20 @@ def block_named(shared: str, path: Path) -> str:
     return shared
 
 
-def _unknown_section(section: str, values: object) -> str:
+def _unknown_section(section: str, values: object, found: list[Mistake]) -> str:
     if isinstance(values, dict | list):
-        return f"unknown section [{section}]{check.did_you_mean(section, SECTIONS)}"
+        return f"unknown section [{section}]{check.did_you_mean(section, SECTIONS, found)}"
     for other, keys in SECTIONS.items():
         if section in keys:
             return f"key {section!r} stands outside a section, expected it in [{other}]"
     return f"unknown key {check.shown(section)} outside a section"
 
 
-def _unknown_key(key: str, section: str) -> str:
+def _unknown_key(key: str, section: str, found: list[Mistake]) -> str:
     for other, keys in SECTIONS.items():
         if key in keys:
             return f"key {key!r} is not known in [{section}], expected it in [{other}]"
-    hint = check.did_you_mean(key, SECTIONS[section])
+    hint = check.did_you_mean(key, SECTIONS[section], found)
     return f"unknown key {check.shown(key)} in [{section}]{hint}"
 
 
@@ -388,7 +388,7 @@ def _read_priority_list(path: Path, found: list[Mistake]) -> tuple[PriorityList 
         if key in PRIORITY_KEYS:
             values[key] = value
             continue
-        hint = check.did_you_mean(key, PRIORITY_KEYS)
+        hint = check.did_you_mean(key, PRIORITY_KEYS, found)
         fault = f"unknown key {check.shown(key)} in a priority list{hint}"
         found.append(_mistake(fault, file, toml.place_of_key(key), key))
     if "srvs" not in values:

@@ -78,10 +78,10 @@ def matches(code: str, srv_code: str) -> bool:
     return srv_code in variants_of(code)
 
 
-def fault_of(code: object) -> str | None:
+def fault_of(code: object, *, hint: bool = True) -> str | None:
     """Say what is wrong with `code` as an SRV or a Service Reference; None if nothing is.
 
-    *Thread-safe.*
+    *Thread-safe.* Without `hint` it suggests none that is spelt alike: to look for one takes a millisecond.
 
     Examples
     --------
@@ -96,12 +96,14 @@ def fault_of(code: object) -> str | None:
     shown = code if len(code) <= 40 else code[:40] + "..."
     # The other variants of the same reference first: "4.4.1" was more likely meant to be 4.4.2 than 4.6.1.
     near: list[str] = list(variants_of(code.strip().rpartition(".")[0]))
-    if not near and len(code) <= 20:  # difflib is quadratic: a long code nobody meant gets no suggestion
+    if (
+        not near and hint and len(code) <= 20
+    ):  # difflib is quadratic: a long code nobody meant gets no suggestion
         import difflib  # only for who has mistyped: a worker's start does not pay for it
 
         near = sorted(difflib.get_close_matches(code, _variants(), n=3, cutoff=0.75))
-    hint = " (did you mean " + ", ".join(repr(other) for other in near[:4]) + "?)" if near else ""
-    return f"{shown!r} is not an SRV or a Service Reference of the catalogue{hint}"
+    meant = " (did you mean " + ", ".join(repr(other) for other in near[:4]) + "?)" if near else ""
+    return f"{shown!r} is not an SRV or a Service Reference of the catalogue{meant}"
 
 
 def expand(codes: Iterable[str]) -> frozenset[str]:

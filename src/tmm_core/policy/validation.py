@@ -8,7 +8,7 @@ from a file puts the place in front.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from numbers import Integral, Real
 
 from tmm_core.errors import Mistake
@@ -40,6 +40,7 @@ MIN_RATE = 1e-5  # units per second: one per day is 1.16e-5
 MAX_ALLOCATION = 1e6  # units per second
 MAX_THRESHOLD = 1e9  # units per second
 MAX_COST = 1000  # units
+MOST_HINTS = 100  # mistakes, of all kinds, of which it is still asked what was meant
 # A single Service Request may not be charged further ahead than this: the bucket's word compares times by
 # their difference and takes one further ahead than 208 days for a past one.
 MAX_CHARGE_S = 100 * 86_400.0
@@ -90,9 +91,12 @@ def element(field: str, key: object) -> str:
     return f"{field}[{shown(key)}]"
 
 
-def did_you_mean(word: object, known: Iterable[str]) -> str:
-    """Return ``" (did you mean 'hold_s'?)"``, or nothing if no known word is near."""
-    if not isinstance(word, str) or len(word) > 60:
+def did_you_mean(word: object, known: Iterable[str], found: Sized = ()) -> str:
+    """Return ``" (did you mean 'hold_s'?)"``, or nothing if no known word is near.
+
+    Nor after `MOST_HINTS` mistakes that are `found` already: to look for a word takes many times what all else does.
+    """
+    if not isinstance(word, str) or len(word) > 60 or len(found) >= MOST_HINTS:
         return ""
     import difflib  # only for who has mistyped: a worker's start does not pay for it
 
@@ -253,7 +257,7 @@ def user_ids_of(value: object, users: Mapping[str, float], found: list[Mistake])
         if fault is None:
             assert isinstance(user_id, str) and isinstance(owner, str)
             own, name = user_id.upper(), canonical_id(owner)
-            fault = ownership_fault(own, name, users, good)
+            fault = ownership_fault(own, name, users, good, found)
             good.setdefault(own, name)
         if fault is not None:
             field = element("user_ids", user_id)
@@ -269,13 +273,12 @@ def user_id_fault(user_id: object) -> str | None:
 
 
 def ownership_fault(
-    user_id: str, name: str, users: Mapping[str, float], owners: Mapping[str, str]
+    user_id: str, name: str, users: Mapping[str, float], owners: Mapping[str, str], found: Sized = ()
 ) -> str | None:
     """Say what is wrong with `name` owning `user_id`; None if nothing is. Both are canonical."""
     if name not in users:
-        return (
-            f"owner {shown(name)} has no allocation{did_you_mean(name, users) if len(users) <= 1000 else ''}"
-        )
+        near = did_you_mean(name, users, found) if len(users) <= 1000 else ""
+        return f"owner {shown(name)} has no allocation{near}"
     if user_id in users and user_id != name:
         return f"{user_id} of {shown(name)} is the name of another User"
     if user_id in owners:
@@ -312,7 +315,10 @@ def costs_of(value: object, found: list[Mistake]) -> dict[str, int]:
         field = element("costs", code)
         if not isinstance(code, str) or not is_srv(code):
             variants = ", ".join(variants_of(str(code)))
-            fault = fault_of(code) or f"{code!r} is a Service Reference: name its variants ({variants})"
+            fault = (
+                fault_of(code, hint=len(found) < MOST_HINTS)
+                or f"{code!r} is a Service Reference: name its variants ({variants})"
+            )
             found.append(Mistake(f"{field}: {fault}", field=field))
         wrong: list[Mistake] = []
         checked = whole("cost", cost, 1, MAX_COST, wrong)
@@ -330,7 +336,7 @@ def srvs_of(value: object, field: str, found: list[Mistake]) -> tuple[str, ...]:
         return ()
     good: dict[str, None] = {}
     for index, code in enumerate(value):
-        wrong = fault_of(code)
+        wrong = fault_of(code, hint=len(found) < MOST_HINTS)
         if wrong is None and code in good:
             wrong = f"{code!r} is listed twice"
         if wrong is not None:
