@@ -6,8 +6,10 @@ import importlib.util
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -86,6 +88,28 @@ def test_only_the_command_that_is_asked_for_is_read() -> None:
 def test_an_unknown_command_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explode"]) == 2
     assert "invalid choice: 'explode'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        ("reprt", "report"),
+        ("check tmm.toml --josn", "--json"),
+        ("priority-list shw", "show"),
+        ("simulate --sed=2", "--seed"),
+        ("--versoin", "--version"),
+    ],
+)
+def test_what_was_probably_meant_is_said(
+    arguments: str, meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments.split()) == 2
+    assert capsys.readouterr().err.endswith(f" (did you mean {meant!r}?)\n")
+
+
+def test_an_option_that_is_like_none_gets_no_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "tmm.toml", "--qqqqqq"]) == 2
+    assert capsys.readouterr().err.endswith("tmm check: error: unrecognized arguments: --qqqqqq\n")
 
 
 def test_the_version_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
@@ -174,6 +198,35 @@ def test_an_output_that_is_full_is_one_line(command: list[str]) -> None:
         )
     assert done.returncode == 1
     assert re.fullmatch(rb"tmm: (standard output: )?No space left on device\n", done.stderr)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full device there")
+@pytest.mark.parametrize("command", [["demo", "--help"], ["--help"], ["--version"]], ids=" ".join)
+def test_help_that_cannot_be_written_is_an_error(command: list[str]) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "tmm_core", *command], stdout=full, stderr=subprocess.PIPE, timeout=50
+        )
+    assert done.returncode == 1
+    assert re.fullmatch(rb"tmm: (standard output: )?No space left on device\n", done.stderr)
+
+
+@pytest.mark.parametrize("way", ["-m tmm_core", "-c 'from tmm_core.__main__ import main; exit(main())'"])
+def test_ctrl_c_while_numpy_loads_ends_it_quietly(way: str, tmp_path: Path) -> None:
+    (tmp_path / "numpy.py").write_text("raise KeyboardInterrupt")
+    path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    done = subprocess.run(
+        [sys.executable, *shlex.split(way), "explain", "a", "4.1.1", "-c", str(EXAMPLE)],
+        capture_output=True,
+        timeout=50,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"tmm: stopped\n")
+
+
+def test_the_command_is_the_one_that_is_ended_quietly() -> None:
+    text = (Path(__file__).resolve().parents[1] / "pyproject.toml").read_text(encoding="utf-8")
+    assert tomllib.loads(text)["project"]["scripts"] == {"tmm": "tmm_core.__main__:main"}
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell closes them")

@@ -11,11 +11,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from tmm_core.errors import ConfigError, DuisError, EventLogError, MemoryLayoutError, TMMError
-from tmm_core.mechanism import Decision, Mechanism
-from tmm_core.policy.config import Config, PriorityList
 
 if TYPE_CHECKING:
+    from tmm_core.mechanism import Decision, Mechanism
     from tmm_core.policy.allocation import allocate
+    from tmm_core.policy.config import Config, PriorityList
     from tmm_core.snapshot import Explanation, Snapshot
 
 __all__ = [
@@ -44,14 +44,24 @@ def get_include() -> str:
     return str(Path(__file__).parent / "_core")
 
 
-# What no decision needs: a monthly job, and what is told to people.
-_LATER = {"Explanation": "snapshot", "Snapshot": "snapshot", "allocate": "policy.allocation"}
+# Each is imported with what it needs, above all NumPy, by who asks for it: the command line first makes sure that
+# Ctrl-C ends it quietly, and a worker loads neither a monthly job nor what is told to people.
+_MODULES = {
+    "Config": "policy.config",
+    "Decision": "mechanism",
+    "Explanation": "snapshot",
+    "Mechanism": "mechanism",
+    "PriorityList": "policy.config",
+    "Snapshot": "snapshot",
+    "allocate": "policy.allocation",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LATER:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
+    found = globals()[name] = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    return found
 
 
 def __dir__() -> list[str]:

@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import textwrap
 from collections.abc import Sequence
 from importlib import import_module
-from typing import NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from tmm_core import __version__
 from tmm_core.errors import TMMError
 from tmm_core.operations.terminal import columns
+from tmm_core.policy.validation import did_you_mean
 
 __all__ = ["COMMANDS", "Command", "main"]
 
@@ -161,8 +163,33 @@ def _wrap_description(parser: argparse.ArgumentParser) -> None:
     parser.description = "\n\n".join(textwrap.fill(each, min(columns(), 100) - 2) for each in paragraphs)
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that says what was probably meant, and fails where it cannot write its help."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            # Here rather than at the top: this is the parser whose options they are not.
+            options = re.findall(r"(?<![\w-])--[a-z][a-z-]*", self.format_usage())
+            meant = did_you_mean(unknown[0].partition("=")[0], options)
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
+        return found, unknown
+
+    def error(self, message: str) -> NoReturn:
+        slip = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
+        if slip is not None:
+            message += did_you_mean(slip[1], re.findall(r"[\w.-]+", slip[2]))
+        super().error(message)
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if file is sys.stdout:  # argparse would hide that the disk is full
+            file.write(message)
+        else:
+            super()._print_message(message, file)
+
+
 def _run(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="tmm",
         description="Traffic Management Mechanism (SECMP0067): configuration, demonstration and operation.",
         epilog=_EPILOG,
