@@ -15,6 +15,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from pathlib import Path
 from typing import Any, cast
 
@@ -317,36 +318,44 @@ class RequestLog:
             self._first = next(self._batches, None)
 
     def _parsed(self, data: bytes, first: int) -> Iterator[Block]:
-        """Parse lines; halve what has a fault, until the faults stand alone."""
+        """Parse lines."""
+        numbers = np.arange(first, first + data.count(b"\n") + 1)
         try:
-            yield self._block(data, first)
-            return
+            yield self._block(data, numbers)
         except (FaultError, UnicodeDecodeError, csv.Error):
+            # Blank lines are no fault, and without them there may be none.
             lines = data.split(b"\n")
+            full = np.fromiter(map(bool, map(bytes.strip, lines)), bool, len(lines))
+            lines = list(compress(lines, full))
+            self.notes.blank += full.size - len(lines)
+            yield from self._halved(lines, numbers[full])
+
+    def _halved(self, lines: list[bytes], numbers: np.ndarray[Any, np.dtype[np.int64]]) -> Iterator[Block]:
+        """Parse lines that are not blank; halve what has a fault, until the faults stand alone."""
         if len(lines) > _SINGLY:
-            middle = len(lines) // 2
-            yield from self._parsed(b"\n".join(lines[:middle]), first)
-            yield from self._parsed(b"\n".join(lines[middle:]), first + middle)
+            try:
+                yield self._block(b"\n".join(lines), numbers)
+            except (FaultError, UnicodeDecodeError, csv.Error):
+                middle = len(lines) // 2
+                yield from self._halved(lines[:middle], numbers[:middle])
+                yield from self._halved(lines[middle:], numbers[middle:])
             return
         good: list[tuple[int, int, int, int]] = []
-        for number, line in enumerate(lines, first):
+        for number, line in zip(numbers.tolist(), lines, strict=True):
             try:
-                if line.strip():
-                    good.append((*self._line(line), number))
-                else:
-                    self.notes.blank += 1
+                good.append((*self._line(line), number))
             except _LineFaultError as fault:
                 self.notes.refuse(number, str(fault), fault.column)
         if good:
-            times, users, srvs, numbers = zip(*good, strict=True)
+            times, users, srvs, kept = zip(*good, strict=True)
             yield Block(
                 np.array(times, dtype=np.int64),
                 np.array(users, dtype=np.uint32),
                 np.array(srvs, dtype=np.uint16),
-                np.array(numbers, dtype=np.int64),
+                np.array(kept, dtype=np.int64),
             )
 
-    def _block(self, data: bytes, first: int) -> Block:
+    def _block(self, data: bytes, numbers: np.ndarray[Any, np.dtype[np.int64]]) -> Block:
         """Parse lines that have no fault; raises at the first that has, or that takes more care."""
         if b"\r" in data:
             data = data.replace(b"\r\n", b"\n").removesuffix(b"\r")
@@ -372,7 +381,7 @@ class RequestLog:
             times,
             np.fromiter(map(self._users.__getitem__, cells[self._user_at :: width]), np.uint32, n),
             np.fromiter(map(self._srvs.__getitem__, cells[self._srv_at :: width]), np.uint16, n),
-            np.arange(first, first + n, dtype=np.int64),
+            numbers,
         )
 
     def _line(self, line: bytes) -> tuple[int, int, int]:
