@@ -92,10 +92,33 @@ def answered_at_once(middleware: TrafficManagement, headers: Any) -> Any:
 users = st.sampled_from([USER, OTHER_USER, USER.lower(), "00-00-00-00-00-00-00-01", "", "\xe9"])
 srvs = st.sampled_from(["4.1.1", "7.4", "99.9", "", "4.1.1 "])
 fields = st.one_of(
-    st.tuples(st.sampled_from([b"tmm-user", b"TMM-User"]), users.map(lambda text: text.encode("latin-1"))),
+    st.tuples(st.sampled_from([b"tmm-user", b"TMM-User"]), users.map(str.encode)),
     st.tuples(st.sampled_from([b"tmm-srv", b"tmm-srvs"]), srvs.map(str.encode)),
     st.just((b"accept", b"*/*")),
 )
+
+
+@pytest.mark.parametrize(
+    ("header", "user"),
+    [(b"Br\xc3\xbccke", "Brücke"), (b"Br\xfccke", "Brücke"), ("BrÃ¼cke".encode(), "BrÃ¼cke")],
+)
+@pytest.mark.parametrize("usual", [True, False], ids=["quick", "slow"])
+def test_a_name_with_letters_beyond_ascii_is_that_users(usual: bool, header: bytes, user: str) -> None:
+    """Proxies write UTF-8; ASGI hands on its bytes, WSGI a character for each byte."""
+    headers = [(b"tmm-user", "BrÃ¼cke".encode()), (b"tmm-user", header)]
+    (one, asgi_door), (other, environ_door) = (
+        made(by_header=True, usual=usual) for made in (door, wsgi_door)
+    )
+    for mechanism in (one, other):
+        mechanism.apply(Config(500, 400, allocations={"BrÃ¼cke": 200.0, "Brücke": 200.0}))
+    for name in headers * 3:
+        request = [name, (b"tmm-srv", b"4.1.1")]
+        assert ask(asgi_door, request, b"") == 200
+        assert ask_wsgi(environ_door, environ_of(request) | {"wsgi.input": None}) == 200
+    for mechanism in (one, other):
+        counts = mechanism.snapshot().counts.sum(axis=(1, 2))
+        assert counts[mechanism.user("BrÃ¼cke")] == (6 if user == "BrÃ¼cke" else 3)
+        assert counts[mechanism.user("Brücke")] == (0 if user == "BrÃ¼cke" else 3)
 
 
 @given(requests=st.lists(st.lists(fields, max_size=4), max_size=8))

@@ -3,7 +3,7 @@
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_CheckExact
-from cpython.unicode cimport PyUnicode_DecodeLatin1
+from cpython.unicode cimport PyUnicode_DecodeLatin1, PyUnicode_DecodeUTF8
 from libc.stdint cimport uint64_t
 from libc.string cimport memcmp
 from .header cimport EUI, Piece, Plain, start_of, take_alike, take_header, upper
@@ -42,7 +42,11 @@ cdef inline Piece piece_of(object text) noexcept:
 
 
 cdef str text_of(Piece piece):
-    return PyUnicode_DecodeLatin1(piece.at, piece.size, NULL)
+    """Return UTF-8 as text; what is not UTF-8 is Latin-1. So does ``header_text`` of the gateways."""
+    try:
+        return PyUnicode_DecodeUTF8(piece.at, piece.size, NULL)
+    except UnicodeDecodeError:
+        return PyUnicode_DecodeLatin1(piece.at, piece.size, NULL)
 
 
 cdef inline void put_upper(char* digits, Piece eui) noexcept:

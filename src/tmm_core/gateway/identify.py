@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
-from tmm_core.gateway.texts import Texts
+from tmm_core.gateway.texts import Texts, environ_text, header_text
 
 __all__ = [
     "AmbiguousIdentityError",
@@ -91,7 +91,7 @@ class HttpHeader:
     Parameters
     ----------
     user : str
-        Header with the User's EUI-64 or name.
+        Header with the User's EUI-64 or name, in UTF-8.
     srv : str or None
         Header with the SRV; None, or a request without it: the DUIS header of the body says which. An SRV
         on the priority list is never throttled, so whoever can set this header can pass.
@@ -108,7 +108,7 @@ class HttpHeader:
         user_name = scope_name(self.user)
         srv_name = b"" if self.srv is None else scope_name(self.srv)
         missing = None if self.fall_back else NOBODY
-        texts = Texts(lambda value: value.decode("latin-1"))
+        texts = Texts(header_text)
 
         def identify(scope: Mapping[str, Any]) -> tuple[str | None, str | None]:
             user_id = srv_code = None
@@ -130,7 +130,12 @@ class HttpHeader:
         srv_name = "" if self.srv is None else environ_name(self.srv)
         missing = None if self.fall_back else NOBODY
         # A header that is there twice comes joined by a comma: no User and no SRV is called that.
-        return lambda environ: (environ.get(user_name, missing), environ.get(srv_name))
+
+        def identify(environ: Mapping[str, Any]) -> tuple[str | None, str | None]:
+            user_id = environ.get(user_name)
+            return missing if user_id is None else environ_text(user_id), environ.get(srv_name)
+
+        return identify
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +177,7 @@ class ClientCertificate:
                 if name in wanted or name == srv_name:
                     if name in found:
                         raise AmbiguousIdentityError(f"the header {name.decode('latin-1')} is there twice")
-                    found[name] = value.decode("latin-1")
+                    found[name] = header_text(value)
             if self.header is not None:
                 subject = found.get(wanted[0])
                 success = self.verified is None or found.get(wanted[-1]) == "SUCCESS"
@@ -193,9 +198,9 @@ class ClientCertificate:
             srv_code = environ.get(srv_name)
             if header:
                 success = not verified or environ.get(verified) == "SUCCESS"
-                return self._user_of(environ.get(header) if success else None), srv_code
+                return self._user_of(environ_text(environ.get(header, "")) if success else None), srv_code
             if environ.get("SSL_CLIENT_VERIFY") == "SUCCESS":
-                return self._user_of(environ.get("SSL_CLIENT_S_DN")), srv_code
+                return self._user_of(environ_text(environ.get("SSL_CLIENT_S_DN", ""))), srv_code
             getpeercert = getattr(environ.get("gunicorn.socket"), "getpeercert", None)
             certificate = getpeercert() if getpeercert is not None else None
             return self._user_of_certificate(certificate or {}), srv_code
