@@ -159,6 +159,23 @@ def test_apply_is_seen_by_running_gateways(toml: Path, capsys: pytest.CaptureFix
         assert gateway.snapshot().generation == 2, "a file with a mistake changes nothing"
 
 
+@pytest.mark.parametrize(("users", "shown"), [(51, 51), (52, 50), (400, 50)])
+def test_apply_of_many_users_is_a_screenful_and_json_names_them_all(
+    toml: Path, capsys: pytest.CaptureFixture[str], users: int, shown: int
+) -> None:
+    rows = "".join(f"User {number},other,,0.01\n" for number in range(users))
+    with Mechanism.open(toml):
+        table = "Northern Energy,large-supplier,90-B3-D5-1F-30-01-00-00,10\n"
+        (toml.parent / "allocations.csv").write_text(CSV + table + rows, encoding="utf-8")
+        assert main(["apply", str(toml), "--dry-run"]) == 0
+        out = capsys.readouterr().out
+        assert out.count(": new, 0.01 units per second") == shown
+        more = f"... and {users - shown:,} more Users that are new (--json names them all)"
+        assert (more in out) is (users > shown)
+        assert main(["apply", str(toml), "--dry-run", "--json"]) == 0
+        assert len(json.loads(capsys.readouterr().out)["users_added"]) == users
+
+
 def test_what_apply_refuses_is_a_fault_in_the_gateways_event_log_and_the_last_good_one_stays(
     toml: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

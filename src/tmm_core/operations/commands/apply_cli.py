@@ -34,6 +34,7 @@ examples:
 
 exit status: 0 good; 1 the files are wrong, or there is no block; 2 the command is wrong
 """
+_SHOWN = 50  # Users of a kind of change, on a terminal
 _TERMS = (
     "system_capacity", "operating_threshold", "release_threshold", "mode", "sharing", "burst_s", "activation_s",
     "hold_s", "tick_s", "max_retry_after_s", "unknown_allocation", "spare_weight",
@@ -167,12 +168,26 @@ def _candidate_line(before: str | None, after: str | None, *, dry_run: bool) -> 
 def _lines(changes: dict[str, Any]) -> Iterator[str]:
     for name, (old, new) in changes["terms"].items():
         yield f"{name}: {_shown(old)} -> {_shown(new)}"
-    for user, rate in changes["users_added"].items():
-        yield f"{plain(user)}: new, {number(rate)} units per second"
-    for user in changes["users_removed"]:
-        yield f"{plain(user)}: no longer named; its requests count as those of unknown Users"
-    for user, (old, new) in changes["allocations"].items():
-        yield f"{plain(user)}: {number(old)} -> {number(new)} units per second"
+    users = {
+        "that are new": [
+            f"{plain(user)}: new, {number(rate)} units per second"
+            for user, rate in changes["users_added"].items()
+        ],
+        "no longer named": [
+            f"{plain(user)}: no longer named; its requests count as those of unknown Users"
+            for user in changes["users_removed"]
+        ],
+        "with another allocation": [
+            f"{plain(user)}: {number(old)} -> {number(new)} units per second"
+            for user, (old, new) in changes["allocations"].items()
+        ],
+    }
+    for kind, lines in users.items():
+        # One more line says no less than the User it would be about.
+        shown = lines if len(lines) <= _SHOWN + 1 else lines[:_SHOWN]
+        yield from shown
+        if len(lines) > len(shown):
+            yield f"... and {len(lines) - len(shown):,} more Users {kind} (--json names them all)"
     for verb in ("added", "removed"):
         if changes[f"priority_{verb}"]:
             yield f"priority list, {verb}: {', '.join(changes[f'priority_{verb}'])}"
