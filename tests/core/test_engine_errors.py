@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -106,6 +107,42 @@ def test_every_scalar_call_checks_its_slots() -> None:
         with pytest.raises(OverflowError):
             mechanism.admit_at(negative, 0, 0)
     assert not mechanism.engine.counts().any()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "told"),
+    [
+        (1.0, TypeError, "must be an int .*, found float"),
+        ("1", TypeError, "must be an int .*, found str"),
+        (None, TypeError, "must be an int .*, found NoneType"),
+        (-1, OverflowError, "must be from 0 to 4294967294 .*, found a negative number"),
+        (1 << 32, OverflowError, "must be from 0 to 4294967294 .*, found a larger number"),
+        (1 << 100, OverflowError, "found a larger number"),
+        ((1 << 32) - 1, OverflowError, "found a larger number"),
+        ((1 << 30) + 1, IndexError, "1073741825 does not exist"),
+    ],
+)
+def test_a_slot_that_can_be_none_is_told_as_such(wrong: Any, error: type[Exception], told: str) -> None:
+    """A float was cut short in silence: 1.9 was slot 1."""
+    mechanism = Mechanism(CONFIG, start=0)
+    calls: dict[str, Callable[[], object]] = {
+        r"user.*": lambda: mechanism.admit(wrong, 0),
+        r"user.* ": lambda: mechanism.admit_at(wrong, 0, 0),
+        r"user.*  ": lambda: mechanism.retry_after(wrong),
+        r"srv.*": lambda: mechanism.admit(0, wrong),
+        r"srv.* ": lambda: mechanism.admit_at(0, wrong, 0),
+    }
+    for what, call in calls.items():
+        with pytest.raises(error, match=f"^{what.strip()}{told}"):
+            call()
+    assert not mechanism.engine.counts().any()
+
+
+def test_a_slot_may_be_any_whole_number() -> None:
+    mechanism = Mechanism(CONFIG, start=0)
+    for one in (1, True, np.uint32(1), np.int64(1), Decision.SPARE_CAPACITY):
+        mechanism.admit_at(one, one, 0)
+    assert mechanism.engine.counts()[1, 1].sum() == 5
 
 
 def test_a_closed_mechanism_says_so_in_every_call() -> None:

@@ -25,6 +25,7 @@ from .layout cimport (
     Settings, SlabHead, Words, block_size, count_of, differences_of, open_door, slab_at, units_of,
 )
 from .load cimport waiting
+from .numbers cimport slot_of
 from .named cimport Named, as_dict
 from .ndarray cimport (
     INT64, READABLE, UINT8, UINT32, as_array, data_of, dimensions_of, empty, import_array, is_array, is_contiguous,
@@ -133,7 +134,7 @@ cdef class Engine:
 
     # ---- decisions
 
-    def admit(self, uint32_t user, uint32_t srv):
+    def admit(self, user, srv):
         """Decide on one Service Request now.
 
         Parameters
@@ -146,20 +147,29 @@ cdef class Engine:
         Decision
             False only for THROTTLED.
 
+        Raises
+        ------
+        TypeError
+            A slot that is no whole number.
+        IndexError, OverflowError
+            One that does not exist; nothing has been decided.
+
         Notes
         -----
         *Thread-safe.* Takes no lock and allocates nothing.
         """
+        cdef uint32_t slot = slot_of(user, True), number = slot_of(srv, False)
         cdef int64_t now = clock_early()
-        if user >= self.guard.users or srv >= self.srvs:
-            self.refuse_slots(user, srv)
-        return <object>self.answers[self.decided(user, srv, now, True)]
+        if slot >= self.guard.users or number >= self.srvs:
+            self.refuse_slots(slot, number)
+        return <object>self.answers[self.decided(slot, number, now, True)]
 
-    def admit_at(self, uint32_t user, uint32_t srv, int64_t now):
-        """Decide on one Service Request at `now`, nanoseconds on a monotonic clock. *Thread-safe.*"""
-        if user >= self.guard.users or srv >= self.srvs:
-            self.refuse_slots(user, srv)
-        return <object>self.answers[self.decided(user, srv, now, False)]
+    def admit_at(self, user, srv, int64_t now):
+        """Decide on one Service Request at `now`, nanoseconds on a monotonic clock; raises as `admit` does."""
+        cdef uint32_t slot = slot_of(user, True), number = slot_of(srv, False)
+        if slot >= self.guard.users or number >= self.srvs:
+            self.refuse_slots(slot, number)
+        return <object>self.answers[self.decided(slot, number, now, False)]
 
     def admit_many(self, users, srvs, out=None, now=None):
         """Decide on many Service Requests at one instant, in order.
@@ -208,7 +218,7 @@ cdef class Engine:
         run_batch(self, &batch)
         return out
 
-    def retry_after(self, uint32_t user, now=None):
+    def retry_after(self, user, now=None):
         """Take the User's next retry slot.
 
         Parameters
@@ -226,10 +236,11 @@ cdef class Engine:
         -----
         *Thread-safe.* Nothing is reserved: callers who do not come back cost nobody anything.
         """
+        cdef uint32_t slot = slot_of(user, True)
         cdef int64_t ns
-        if user >= self.guard.users:
-            self.refuse_slots(user, 0)
-        ns = take_place(&self.door, user, clock_exact() if now is None else now)
+        if slot >= self.guard.users:
+            self.refuse_slots(slot, 0)
+        ns = take_place(&self.door, slot, clock_exact() if now is None else now)
         return seconds_up(ns)
 
     def tick(self, now=None):
