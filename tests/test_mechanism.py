@@ -125,6 +125,30 @@ def test_decisions_are_decisions_and_only_throttled_is_false() -> None:
     assert isinstance(mechanism.tick(10**9), bool)
 
 
+def test_the_own_bucket_is_asked_before_spare_capacity() -> None:
+    """Also while the Mechanism is active and there is spare capacity for whoever asks."""
+    second = 10**9
+    with Mechanism(config(hold_s=60), start=0) as mechanism:
+        within, over, srv = (
+            mechanism.user("Northern Energy"),
+            mechanism.user("Avon Power"),
+            mechanism.srv("4.1.1"),
+        )
+        for _ in range(8_000):
+            mechanism.admit_at(over, srv, 0)
+        for tick in range(1, 201):
+            mechanism.tick(tick * second // 100)
+        now = 2 * second
+        snapshot = mechanism.snapshot(now)
+        assert snapshot.active, "its backlog is gone, its hold is not over"
+        assert snapshot.level > 1, "there is spare capacity"
+        own, spare, _ = mechanism.engine.words(within)
+        assert mechanism.admit_at(within, srv, now) is Decision.WITHIN_ALLOCATION
+        assert mechanism.engine.words(within)[0] > own, "charged to its own bucket"
+        assert mechanism.engine.words(within)[1] == spare
+        assert [mechanism.admit_at(over, srv, now) for _ in range(12)][-1] is Decision.SPARE_CAPACITY
+
+
 def test_the_hot_path_is_the_engines_own_method() -> None:
     mechanism = Mechanism(config(), start=0)
     for name in ("admit", "admit_at", "admit_many", "retry_after"):

@@ -58,7 +58,7 @@ DEFECTS: dict[str, tuple[list[Change], str]] = {
                 "        outcome = SPARE_CAPACITY\n" + OWN_FIRST,
             ),
         ],
-        ORACLE,
+        "test_mechanism.py::test_the_own_bucket_is_asked_before_spare_capacity",
     ),
     "a refusal writes": (
         [(BUCKET, ASKED, ASKED + "            write(word, plus(now, base + interval))\n"), WRITES],
