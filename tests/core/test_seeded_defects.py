@@ -217,17 +217,25 @@ DEFECTS: dict[str, tuple[list[Change], str]] = {
         THREADS + "a_child_forked_in_the_middle_of_a_tick_ticks",
     ),
     "a reader folds the counts": (
-        [(TERMS, "                        sum_of[first + i] += read(part + i)\n",
-          ("                        sum_of[first + i] += read(part + i)\n"
-          "                        if index:\n"
-          "                            part[i] = 0\n"
-          "        if index + 1 == read(&door.control.slabs_used):\n"
-          "            for outcome in range(OUTCOMES * door.srv_slots):\n"
-          "                for i in range(users):\n"
-          "                    srv = outcome % door.srv_slots\n"
-          "                    write(count_of(door, slab_at(door, 0), i, outcome // door.srv_slots, srv),\n"
-          "                          total[outcome * users + i])\n"),
-        )],
+        [
+            (
+                TERMS,
+                "                        sum_of[first + i] += read(part + i)\n",
+                ("                        sum_of[first + i] += read(part + i)\n"
+                "                        if index:\n"
+                "                            part[i] = 0\n"),
+            ),
+            (
+                TERMS,
+                "                sum_of += users\n",
+                ("                sum_of += users\n"
+                "        if index + 1 == read(&door.control.slabs_used):\n"
+                "            for i in range(OUTCOMES * door.srv_slots * users):\n"
+                "                part = count_of(door, slab_at(door, 0), i % users, i // users // door.srv_slots,\n"
+                "                                i // users % door.srv_slots)\n"
+                "                part[0] = total[i]\n"),
+            ),
+        ],
         "core/test_engine_errors.py::test_looking_writes_nothing",
     ),
 }  # fmt: skip

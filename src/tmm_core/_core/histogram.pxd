@@ -11,19 +11,19 @@ from .workspace cimport ALL, CELLS_MAX, Batch, Cell, Tally, Workspace
 
 cdef enum:
     RUN = 16                        # cells looked at together
-    RUNS = 4                        # at first
+    RUNS = 4                        # runs that are looked at together first
     CELLS_PER_REQUEST = 2           # of a table that pays: most are looked at in vain
     ODD = CELLS_MAX + 4 * RUN       # where the second table begins: not in the same sets of a cache
 
 
 cdef inline uint32_t height_of(Batch* batch) noexcept nogil:
     """Cells of one SRV that may be in use: a column for each, as traffic knows few SRVs and many Users."""
-    return (batch.user_limit + RUN * RUNS - 1) // (RUN * RUNS) * (RUN * RUNS)
+    return (batch.user_limit + RUN - 1) // RUN * RUN
 
 
 cdef inline uint32_t mask_of(Batch* batch) noexcept nogil:
     """Columns are a power of two apart: no User, whatever a caller writes to its array meanwhile, is beyond."""
-    cdef uint32_t mask = RUN * RUNS - 1
+    cdef uint32_t mask = RUN - 1
     while mask < batch.user_limit - 1:
         mask = mask * 2 + 1
     return mask
@@ -80,15 +80,15 @@ cdef inline bint is_empty(const uint32_t* run) noexcept nogil:
     return bits == 0
 
 
-cdef inline bint add_up(uint32_t* cells) noexcept nogil:
+cdef inline bint add_up(uint32_t* cells, int64_t n) noexcept nogil:
     """Add cells of the second table to the first; False: they are all empty."""
     cdef uint32_t bits = 0
     cdef int64_t i
-    for i in range(RUN * RUNS):
+    for i in range(n):
         bits |= cells[i] | cells[i + ODD]
     if bits == 0:
         return False
-    for i in range(RUN * RUNS):
+    for i in range(n):
         cells[i] += cells[i + ODD]
         cells[i + ODD] = 0
     return True
@@ -106,7 +106,7 @@ cdef inline int64_t gather(Door* door, SlabHead* slab, Workspace* work, Batch* b
         column = cell_of(work, batch, 0, srv)
         for first in range(0, height, 16):
             if first % (RUN * RUNS) == 0:
-                some = add_up(column + first)
+                some = add_up(column + first, min(height - first, <uint32_t>(RUN * RUNS)))
             if not some or is_empty(column + first):
                 continue
             # Not beyond the limit: there it is of a caller who writes to its array meanwhile.
