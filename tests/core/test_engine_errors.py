@@ -125,12 +125,15 @@ def test_every_scalar_call_checks_its_slots() -> None:
 def test_a_slot_that_can_be_none_is_told_as_such(wrong: Any, error: type[Exception], told: str) -> None:
     """A float was cut short in silence: 1.9 was slot 1."""
     mechanism = Mechanism(CONFIG, start=0)
+    gate = mechanism.gate("Northern Energy")
     calls: dict[str, Callable[[], object]] = {
         r"user.*": lambda: mechanism.admit(wrong, 0),
         r"user.* ": lambda: mechanism.admit_at(wrong, 0, 0),
         r"user.*  ": lambda: mechanism.retry_after(wrong),
         r"srv.*": lambda: mechanism.admit(0, wrong),
         r"srv.* ": lambda: mechanism.admit_at(0, wrong, 0),
+        r"srv.*  ": lambda: gate.admit(wrong),
+        r"srv.*   ": lambda: gate.admit_at(wrong, 0),
     }
     for what, call in calls.items():
         with pytest.raises(error, match=f"^{what.strip()}{told}"):

@@ -11,9 +11,9 @@ cdef class Gate:
     @cython.always_allow_keywords(False)
     def admit(self, srv):
         """Decide on one Service Request of this User now; `srv` is a number from `Mechanism.srv`."""
-        return <object>self.engine.answers[self.decided(srv)]
+        return <object>self.engine.answers[self.decided(slot_of(srv, False))]
 
-    def admit_at(self, uint32_t srv, int64_t now):
+    def admit_at(self, srv, int64_t now):
         """Decide on one Service Request of this User at `now`, nanoseconds on a monotonic clock."""
         if read(&self.engine.door.control.generation) != self.generation:
             self.follow()
