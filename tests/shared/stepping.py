@@ -132,9 +132,9 @@ def engine_code(pid: int) -> tuple[int, int]:
 
 def trail_of(child: int, stepper: Any) -> list[tuple[int, int]]:
     """Every instruction of the engine up to the second breakpoint: its address, and for which time it comes."""
-    addresses = np.zeros(100_000, dtype=np.uint64)
+    addresses = np.zeros(1_000_000, dtype=np.uint64)
     found = stepper.trail(child, *engine_code(child), addresses.ctypes.data, len(addresses))
-    assert found > 0
+    assert found > 0, f"no instruction, or more than {len(addresses):,}"
     times: dict[int, int] = {}
     trail = []
     for address in addresses[:found].tolist():
