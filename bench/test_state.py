@@ -13,7 +13,7 @@ from measure import calls, side_by_side
 
 from conftest import config_of, traffic
 from tmm_core import Mechanism
-from tmm_core._core.engine import block_nbytes, clock
+from tmm_core._core.engine import block_nbytes, clock, layout_words
 from tmm_core.mechanism import terms_of
 
 
@@ -120,16 +120,18 @@ def test_apply_10000(judge: Callable[..., None], benchmark: Any) -> None:
 
 def test_quick_memory_per_user(judge: Callable[..., None], benchmark: Any) -> None:
     """Bytes of the block per User beyond the counters, and a worker's own workspace."""
-    slabs, srvs, counters = 2, 130, 4 * 8
-    # Whole tiles of counters.
+    slabs, srvs, words = 2, 130, layout_words()
+    # Units by outcome, and the counters of every SRV: a column of a tile is a line longer than its Users.
+    column = 1 + words["LINE"] / 8 / (1 << words["TILE_BITS"])
+    counters = 4 * 8 * (1 + srvs * column)
     grown = block_nbytes(16_384, srvs, slabs) - block_nbytes(8_192, srvs, slabs)
     # 32: what a candidate allocation would have done, four counters a User and slab.
-    beyond = grown / 8_192 - slabs * (counters * (srvs + 1) + 32)
+    beyond = grown / 8_192 - slabs * (counters + 32)
     worker = 32 + 4 + 32 + 24  # tally, touched, rule; excess, weight, satisfied of the tick
     benchmark.pedantic(lambda: None, rounds=1)
     judge(
         "memory_per_user", "memory of a User", beyond + worker, f"{beyond + worker:.0f} bytes",
-        f"{beyond:.0f} in the block and {worker} in each worker; counters: {counters * (srvs + 1):,} a User and slab "
+        f"{beyond:.0f} in the block and {worker} in each worker; counters: {counters:,.0f} a User and slab "
         "of address space, committed as SRVs are used",
     )  # fmt: skip
 
