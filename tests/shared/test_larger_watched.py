@@ -20,6 +20,7 @@ from tmm_core.operations.cli import main
 from tmm_core.operations.events import EventLog
 from tmm_core.operations.watch import Watcher, source_of
 
+from .configured import configured
 from .larger import FEW, MANY, RESERVE, config, forked, lived, seen
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="workers are forked here")
@@ -142,16 +143,7 @@ def test_a_change_is_refused_where_a_larger_block_succeeds_in_between(tmp_path: 
 def test_tmm_apply_makes_the_block_larger_where_no_gateway_runs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "tmm.toml").write_text(
-        "[capacity]\nsystem_capacity = 200000\noperating_threshold = 100000\n"
-        '[files]\nallocations = "allocations.csv"\n[state]\nshared = "./block"\n',
-        encoding="utf-8",
-    )
-
-    def allocate(users: int) -> None:
-        rows = "".join(f"User {number},other,,1\n" for number in range(users))
-        (tmp_path / "allocations.csv").write_text(f"user,category,user_ids,allocation\n{rows}", "utf-8")
-
+    allocate = configured(tmp_path)
     allocate(FEW)
     with Mechanism.open(tmp_path / "tmm.toml") as gateway:
         gateway.admit(1, 5)

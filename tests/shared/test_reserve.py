@@ -16,6 +16,7 @@ import pytest
 from tmm_core import Config, Mechanism, MemoryLayoutError, engines
 from tmm_core.operations.cli import main
 
+from .configured import configured
 from .written import written
 
 pytestmark = pytest.mark.skipif(
@@ -156,16 +157,7 @@ def test_a_new_worker_with_too_many_users_is_refused_and_leaves_no_slab(
 
 
 def test_tmm_apply_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "tmm.toml").write_text(
-        "[capacity]\nsystem_capacity = 200000\noperating_threshold = 100000\n"
-        '[files]\nallocations = "allocations.csv"\n[state]\nshared = "./block"\n',
-        encoding="utf-8",
-    )
-
-    def allocate(users: int) -> None:
-        rows = "".join(f"User {number},other,,1\n" for number in range(users))
-        (tmp_path / "allocations.csv").write_text(f"user,category,user_ids,allocation\n{rows}", "utf-8")
-
+    allocate = configured(tmp_path)
     allocate(3)
     with Mechanism.open(tmp_path / "tmm.toml") as gateway:
         allocate(RESERVE + 1)
