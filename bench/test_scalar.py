@@ -117,13 +117,16 @@ def test_growth(floors: Any, judge: Callable[..., None], benchmark: Any) -> None
             drawn = np.random.default_rng(2).integers(1, users + 1, 100_000).astype(np.uint32)
             srvs = np.full(drawn.size, made.srv("4.1.1"), dtype=np.uint16)
             spans, lane = np.empty(drawn.size, dtype=np.int64), made.lane()
-            for _ in range(3):
+            medians = []
+            for _ in range(10):
                 floors.spans(lane, drawn, srvs, spans)
-            took[users] = float(np.median(spans))
+                medians.append(float(np.median(spans)))
+            took[users] = min(medians)
             del lane
     benchmark.pedantic(lambda: None, rounds=1)
     few, many = took[1_000], took[1_000_000]
     judge(
         "growth", "a decision among 1,000,000 Users", many / few, f"{many:.0f} ns",
-        f"{many / few:.2f} times the {few:.0f} ns among 1,000 (median; two readings of the clock included)",
+        f"{many / few:.2f} times the {few:.0f} ns among 1,000 "
+        "(median of the fastest round; two readings of the clock included)",
     )  # fmt: skip

@@ -24,20 +24,20 @@ ORACLE = "core/test_oracle.py::test_engine_and_oracle_decide_alike"
 DECIDE, BATCH, GCRA = "_core/decide.pxd", "_core/batch.pxd", "_core/gcra.pxd"
 BUCKET, ATOMIC = "_core/bucket.pxd", "_core/atomic.pxd"
 TICK, RETRY, TERMS, ENGINE = "_core/tick.pxd", "_core/retry.pxd", "_core/terms.pxd", "_core/engine.pyx"
-BRAKED = "if terms.sharing == HARD or backlog_at(door, slab, terms, now) > terms.brake:"
+BRAKED = "if terms.sharing == HARD or backlog_at(door, slab, &terms.queue, now) > terms.brake:"
 TAKEN = "        if swap_if(word, &tat, plus(now, base + cost * interval)):\n"
 TAKEN_AT_ONCE = "        if likely(swap_if(word, &tat, plus(now, base + cost * interval))):\n"
 WRITTEN = "        write(word, plus(now, base + cost * interval))\n        if True:\n"
-IMPORTED = "from .atomic cimport add, likely, read, swap_if\n"
-WRITES = ("_core/bucket.pxd", IMPORTED, IMPORTED.replace("if", "if, write"))
+IMPORTED = "from .atomic cimport add, likely, read, swap_if, unlikely\n"
+WRITES = ("_core/bucket.pxd", IMPORTED, IMPORTED.replace("unlikely", "unlikely, write"))
 ASKED = "longest_cost * interval)\n        if base > tolerance:\n"
-ASKED_AT_ONCE = "<int64_t>0)\n        if base > tolerance:\n"
-OWN_AT_ONCE = "    if interval == 0 or not take_at_once("
-LISTED = "        return told(plan, plan.listed,"
-CHARGED = "        read_terms(plan.door, user, srv, &terms)\n        charge_load(plan, &terms, cost, now)\n"
+ASKED_AT_ONCE = "<int64_t>0)\n        if unlikely(base > tolerance):\n"
+OWN_AT_ONCE = "    if unlikely(interval == 0) or unlikely(not take_at_once("
+LISTED = "        return told(plan, place.listed,"
+CHARGED = "        charge_load(plan, &plan.queue, cost, now)\n"
 HELD = "read(&plan.slab.pending) + cost\n    if unlikely"
-HELD_LATE = "read(&plan.slab.pending) + cost\n    cdef Terms"
-RECHECKED = "    if unlikely(recheck(&plan.control.generation) != plan.generation):\n"
+HELD_LATE = "read(&plan.slab.pending) + cost\n    if due"
+RECHECKED = "    if unlikely(recheck(&plan.control.generation) != place.generation):\n"
 OWN_FIRST = "    elif terms.rule.interval and take("
 PUBLISHED = "    publish(&control.generation, generation)\n"
 
@@ -50,7 +50,7 @@ DEFECTS: dict[str, tuple[list[Change], str]] = {
     ),
     "spare capacity is asked before the own bucket": (
         [
-            (DECIDE, OWN_AT_ONCE, "    if active(plan.control):\n        return -1\n" + OWN_AT_ONCE),
+            (DECIDE, OWN_AT_ONCE, "    if active(plan.control):\n        return ~0\n" + OWN_AT_ONCE),
             (
                 DECIDE,
                 OWN_FIRST,
@@ -80,14 +80,14 @@ DEFECTS: dict[str, tuple[list[Change], str]] = {
             (
                 DECIDE,
                 LISTED,
-                "        if interval:\n            take_at_once(&plan.words[user].tat, interval, tolerance, cost,"
+                "        if interval:\n            take_at_once(place.word, interval, tolerance, cost,"
                 " stamp_of(now))\n" + LISTED,
             )
         ],
         "core/test_gcra.py::test_a_request_on_the_priority_list_is_not_charged_to_the_allocation",
     ),
     "observe mode refuses": (
-        [(DECIDE, "SPARE_CAPACITY if outcome == THROTTLED and plan.observe else outcome", "outcome")],
+        [(DECIDE, "SPARE_CAPACITY if outcome == THROTTLED and plan.observe else <int>outcome", "<int>outcome")],
         LESSON + "15_a_dry_run_counts_what_it_would_refuse_and_refuses_nothing",
     ),
     "impossible words are believed": (
@@ -121,7 +121,7 @@ DEFECTS: dict[str, tuple[list[Change], str]] = {
     ),
     "activation waits for the ticker": (
         [
-            (DECIDE, "    if unlikely(backlog > terms.activation) and", "    if False and"),
+            (DECIDE, "    if unlikely(backlog > queue.activation) and", "    if False and"),
             (
                 TICK,
                 "        calm_down(control, settings, quiet_us, now)\n",
@@ -200,11 +200,23 @@ DEFECTS: dict[str, tuple[list[Change], str]] = {
         ],
         THREADS + "a_lane_charges_by_one_version_of_the_terms",
     ),
+    "a gate keeps a slot of the terms before": (
+        [(DECIDE, "plan.generation if plan.generation == generation else NO_SHORT_WAY", "plan.generation")],
+        "core/test_gate.py::test_terms_that_change_while_a_gate_looks_for_its_user_are_followed",
+    ),
+    "a gate counts in the slab of its parent": (
+        [("_core/handles.pxi", "\n                                     or self.life != self.engine.life)", ")")],
+        "shared/test_processes.py::test_no_call_of_a_forked_child_writes_to_its_parents_slab",
+    ),
+    "a clock put before the library's is passed by": (
+        [("_core/clock.pxd", ' && libc && dlsym(libc, "clock_gettime") == (void *)clock_gettime', "")],
+        "core/test_clock.py::test_a_clock_put_before_the_librarys_is_the_engines_too",
+    ),
     "a tick gives the GIL away": (
         [
             (
                 ENGINE,
-                "        return self.ticked(at)\n",
+                "        return ticked(self, at)\n",
                 ("        cdef bint ran\n        with nogil:\n"
                 "            ran = tick(&self.plan, at)\n"
                 "        return ran\n"),

@@ -255,6 +255,10 @@ def test_no_call_of_a_forked_child_writes_to_its_parents_slab(tmp_path: Path) ->
 
         calls: dict[str, Any] = {
             "gate": lambda: gate.admit_at(srv, FROZEN),
+            "gate, after a call that starts over": lambda: (
+                mechanism.admit_at(user, srv, FROZEN),
+                gate.admit_at(srv, FROZEN),
+            ),
             "tick": lambda: mechanism.tick(FROZEN + 10**10),
             "retry": lambda: mechanism.retry_after(user, FROZEN),
             "batch": lambda: mechanism.admit_many(

@@ -21,10 +21,10 @@ FOLD = """
         for index in range(self.door.srv_slots * OUTCOMES * 3):
             write(count_of(&self.door, slab_at(&self.door, slab), index % 3, (index // 3) % OUTCOMES, index // 12), 0)
 """
-TAKEN = "    if interval == 0 or not take_at_once("
+TAKEN = "    if unlikely(interval == 0) or unlikely(not take_at_once("
 COUNTED_FIRST = """\
-    count(plan.inside + (user >> plan.bits) * plan.tile + srv * plan.column + user, 1, False)
-    count(plan.units + <int64_t>user * OUTCOMES + WITHIN_ALLOCATION, cost, False)
+    count(place.inside + srv * plan.column, 1, False)
+    count(place.units + WITHIN_ALLOCATION, cost, False)
 """
 LOCKED = """\
     while not swap_if(&plan.control.padding_2[0], &unlocked, 1):
@@ -33,8 +33,8 @@ LOCKED = """\
 UNLOCKED = "    write(&plan.control.padding_2[0], 0)\n"
 OWNED = "    if self.host is not None and slab:\n"
 COUNTED = """\
-    count(counts + (user >> plan.bits) * plan.tile + srv * plan.column + user, 1, False)
-    count(plan.units + <int64_t>user * OUTCOMES + outcome, cost, False)
+    count(counts + srv * plan.column, 1, False)
+    count(units + outcome, cost, False)
 """
 TOLD = "    tell(plan, user, srv, outcome, cost)\n    if plan.candidate"
 

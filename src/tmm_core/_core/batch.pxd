@@ -47,16 +47,16 @@ cdef inline bint repeats(Door* door, Workspace* work, Batch* batch, int64_t star
 cdef inline int64_t groupable(Door* door, SlabHead* slab, Terms* terms, Batch* batch, int64_t start) noexcept nogil:
     """How many requests from `start` can be decided without the state changing on the way."""
     cdef int64_t n = min(batch.n - start, <int64_t>GROUP_MAX)
-    cdef int64_t backlog = backlog_at(door, slab, terms, stamp_of(batch.now)), room
+    cdef int64_t backlog = backlog_at(door, slab, &terms.queue, stamp_of(batch.now)), room
     if not active(door.control):
-        room = terms.activation - backlog
+        room = terms.queue.activation - backlog
     elif terms.sharing == HARD or backlog > terms.brake:
         return n
     else:
         room = terms.brake - backlog
     if room < 0:
         return 0
-    return min(n, room // (terms.unit * terms.longest_cost))
+    return min(n, room // (terms.queue.unit * terms.longest_cost))
 
 
 cdef inline uint32_t ordinary(Tally* one) noexcept nogil:
@@ -201,7 +201,7 @@ cdef inline int64_t level_now(Door* door, SlabHead* slab, Terms* terms, int64_t 
     """The level of a whole group: -1 where everything left is admitted, 0 where nothing is."""
     if not active(door.control):
         return -1
-    if terms.sharing == HARD or backlog_at(door, slab, terms, now) > terms.brake:
+    if terms.sharing == HARD or backlog_at(door, slab, &terms.queue, now) > terms.brake:
         return 0
     if terms.sharing == FIRST_COME:
         return -1
@@ -412,7 +412,7 @@ cdef inline void decide_group(Plan* plan, Workspace* work, Batch* batch, int64_t
     if dense:
         count_cells(door, work, batch)
     if admitted:
-        charge_load(plan, &terms, admitted, batch.now)
+        charge_load(plan, &terms.queue, admitted, batch.now)
     forget(work, found)
 
 
@@ -420,15 +420,15 @@ cdef inline void decide_each(Plan* plan, Batch* batch, int64_t start, int64_t n)
     """Decide `n` requests one by one."""
     cdef int64_t i
     cdef uint32_t user, srv
-    cdef int outcome
+    cdef int64_t outcome
     tick(plan, batch.now)
     for i in range(start, start + n):
         user = clamped(batch.users[i], batch.user_limit)
         srv = clamped(batch.srvs[i], batch.srv_limit)
-        outcome = decide_at_once(plan, user, srv, batch.now, True, batch.clock_is_ours)
+        outcome = decide_at_once(plan, user, srv, batch.now, True)
         if unlikely(outcome < 0):
-            outcome = plan.long_way(plan, user, srv, -1, batch.now, batch.clock_is_ours)
-        batch.out[i] = outcome
+            outcome = plan.long_way(plan, user, srv, ~outcome, batch.now, batch.clock_is_ours)
+        batch.out[i] = <uint8_t>outcome
 
 
 cdef inline void decide_batch(Plan* plan, Workspace* work, Batch* batch) noexcept nogil:

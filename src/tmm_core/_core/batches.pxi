@@ -1,4 +1,4 @@
-# Decisions that are more than one call of `decide`: batches, and refusals with their grounds. Part of engine.pyx.
+# Batches. Part of engine.pyx.
 
 from .workspace cimport make_histogram, make_workspace, resize_histogram
 
@@ -70,18 +70,3 @@ cdef int prepare(Engine self, int64_t index, Batch* batch) except -1:
     if self.workspaces[index].histogram_users != batch.user_limit and self.workspaces[index].filled != NULL:
         resize_histogram(&self.workspaces[index], batch.user_limit)
     return 0
-
-
-cdef tuple admit_recorded(Engine self, uint32_t user, uint32_t srv, int64_t at):
-    seldom()
-    if user >= self.guard.users or srv >= self.srvs:
-        self.refuse_slots(user, srv)
-    self.ticked(at)
-    grounds = self.peek(user, srv, at)
-    if grounds["outcome"] != THROTTLED:
-        return self.admit_at(user, srv, at), None
-    add(count_of(&self.door, self.slab, user, THROTTLED, srv), 1)
-    add(units_of(self.slab, user) + THROTTLED, grounds["cost"])
-    if self.settings_now().candidate:
-        compare(&self.door, self.slab, user, srv, THROTTLED, at, False, True)
-    return <object>self.answers[SPARE_CAPACITY if self.settings_now().observe else THROTTLED], grounds

@@ -1,7 +1,7 @@
 """A bucket in the block: one word, charged by one compare-and-swap. The rule is in gcra.pxd."""
 
 from libc.stdint cimport int64_t
-from .atomic cimport add, likely, read, swap_if
+from .atomic cimport add, likely, read, swap_if, unlikely
 from .gcra cimport ahead, base_of, plus
 from .layout cimport SlabHead
 
@@ -32,7 +32,7 @@ cdef inline bint take_at_once(int64_t* word, int64_t interval, int64_t tolerance
     cdef int64_t base
     while True:
         base = max(ahead(tat, now), <int64_t>0)
-        if base > tolerance:
+        if unlikely(base > tolerance):
             return False
         if likely(swap_if(word, &tat, plus(now, base + cost * interval))):
             return True

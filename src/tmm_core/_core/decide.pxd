@@ -16,10 +16,10 @@ from .layout cimport (
     SlabHead, count_of, units_of,
 )
 from .load cimport active, charge_backlog, waiting
-from .plan cimport NEVER, is_stale, lay_out, look_from, renew
+from .plan cimport NEVER, NO_SHORT_WAY, copy_queue, is_stale, lay_out, look_from, renew
 from .sharing cimport spare_interval
 from .tick cimport tick, tick_due
-from .workspace cimport Plan, Scratch
+from .workspace cimport Place, Plan, Queue, Scratch
 
 cdef extern from "atomics.h" nogil:
     const bint FREE_THREADED "TMM_FREE_THREADED"
@@ -31,11 +31,8 @@ cdef enum:
 
 cdef struct Terms:                  # one version of everything a decision needs, copied whole
     Rule rule
-    int64_t unit
-    int64_t activation
+    Queue queue
     int64_t brake
-    int64_t ceiling
-    int64_t charge_block
     int64_t longest_cost
     int64_t sharing
     int64_t spare_tolerance
@@ -55,11 +52,8 @@ cdef inline int64_t read_terms(Door* door, uint32_t user, uint32_t srv, Terms* t
         terms.rule.interval = read(&rule.interval)
         terms.rule.tolerance = read(&rule.tolerance)
         terms.rule.share_interval = read(&rule.share_interval)
-        terms.unit = read(&settings.unit)
-        terms.activation = read(&settings.activation)
+        copy_queue(&terms.queue, settings)
         terms.brake = read(&settings.brake)
-        terms.ceiling = read(&settings.ceiling)
-        terms.charge_block = read(&settings.charge_block)
         terms.longest_cost = read(&settings.longest_cost)
         terms.sharing = read(&settings.sharing)
         terms.spare_tolerance = read(&settings.spare_tolerance)
@@ -69,16 +63,16 @@ cdef inline int64_t read_terms(Door* door, uint32_t user, uint32_t srv, Terms* t
         generation = read_published(&control.generation)
 
 
-cdef inline int64_t backlog_at(Door* door, SlabHead* slab, Terms* terms, int64_t now) noexcept nogil:
+cdef inline int64_t backlog_at(Door* door, SlabHead* slab, Queue* queue, int64_t now) noexcept nogil:
     """The backlog as time, what this worker holds back included."""
-    return waiting(read(&door.control.backlog), now, terms.ceiling) + read(&slab.pending) * terms.unit
+    return waiting(read(&door.control.backlog), now, queue.ceiling) + read(&slab.pending) * queue.unit
 
 
 cdef inline bint spare_for(Door* door, SlabHead* slab, uint32_t user, Terms* terms, int64_t cost,
                            int64_t now) noexcept nogil:
     """Whether sharing leaves room for this User; its spare bucket is charged."""
     cdef int64_t level, interval
-    if terms.sharing == HARD or backlog_at(door, slab, terms, now) > terms.brake:
+    if terms.sharing == HARD or backlog_at(door, slab, &terms.queue, now) > terms.brake:
         return False
     if terms.sharing == FIRST_COME:
         return True
@@ -99,7 +93,7 @@ cdef inline void activate(Control* control, int64_t now) noexcept nogil:
             return
 
 
-cdef inline void charge_load(Plan* plan, Terms* terms, int64_t units, int64_t now_ns) noexcept nogil:
+cdef inline void charge_load(Plan* plan, Queue* queue, int64_t units, int64_t now_ns) noexcept nogil:
     """Count admitted units into the virtual queue, and become active when it is too long.
 
     A worker holds units back until they make whole blocks, so that workers do not fight for one line; as long as the
@@ -110,18 +104,18 @@ cdef inline void charge_load(Plan* plan, Terms* terms, int64_t units, int64_t no
     cdef bint far
     if not plan.shared:
         due += read(&plan.slab.pending)
-        if due < terms.charge_block:
+        if due < queue.charge_block:
             write(&plan.slab.pending, due)
             if now_ns >= plan.far_since:
                 return
             due = 0
     if due != 0:
-        charge_whole_blocks(door, plan.slab, terms, due, now, plan.shared)
-    backlog = backlog_at(door, plan.slab, terms, now)
-    if unlikely(backlog > terms.activation) and not active(door.control):
+        charge_whole_blocks(door, plan.slab, queue, due, now, plan.shared)
+    backlog = backlog_at(door, plan.slab, queue, now)
+    if unlikely(backlog > queue.activation) and not active(door.control):
         activate(door.control, now_ns)
     # Nobody looks for what is there already; the tick that ends it has this worker look again.
-    far = active(door.control) or backlog + terms.charge_block * terms.unit <= terms.activation
+    far = active(door.control) or backlog + queue.charge_block * queue.unit <= queue.activation
     look_from(plan, now_ns if far else NEVER)
 
 
@@ -133,23 +127,23 @@ cdef inline void hold_nothing_back(Plan* plan, int64_t now) noexcept nogil:
         read_terms(plan.door, 0, 0, &terms)
         write(&plan.slab.pending, 0)
         plan.shared = True
-        charge_load(plan, &terms, held, now)
+        charge_load(plan, &terms.queue, held, now)
 
 
-cdef inline void charge_whole_blocks(Door* door, SlabHead* slab, Terms* terms, int64_t due, int64_t now,
+cdef inline void charge_whole_blocks(Door* door, SlabHead* slab, Queue* queue, int64_t due, int64_t now,
                                      bint shared) noexcept nogil:
     """Charge the virtual queue; what does not make a whole block is held back."""
     cdef int64_t rest
     if not shared:
-        rest = due - terms.charge_block
-        if rest >= terms.charge_block:
-            rest %= terms.charge_block
+        rest = due - queue.charge_block
+        if rest >= queue.charge_block:
+            rest %= queue.charge_block
         write(&slab.pending, rest)
         due -= rest
     if due > BULK:
         # More than fills the queue is not worth an overflow.
-        due = min(due, terms.ceiling // terms.unit + 1)
-    charge_backlog(&door.control.backlog, due * terms.unit, now, terms.ceiling)
+        due = min(due, queue.ceiling // queue.unit + 1)
+    charge_backlog(&door.control.backlog, due * queue.unit, now, queue.ceiling)
 
 
 cdef inline void open_plan(Plan* plan, Door* door, SlabHead* slab, Scratch* scratch, bint shared) noexcept nogil:
@@ -162,40 +156,66 @@ cdef inline int decide(Plan* plan, uint32_t user, uint32_t srv, int64_t now, bin
 
     With our own clock it is read again before a refusal. Where the Mechanism only observes, nothing is throttled.
     """
-    cdef int outcome = decide_at_once(plan, user, srv, now, False, clock_is_ours)
-    return outcome if likely(outcome >= 0) else plan.long_way(plan, user, srv, -1, now, clock_is_ours)
+    cdef int64_t outcome = decide_at_once(plan, user, srv, now, False)
+    return <int>outcome if likely(outcome >= 0) else plan.long_way(plan, user, srv, ~outcome, now, clock_is_ours)
 
 
-cdef inline int decide_at_once(Plan* plan, uint32_t user, uint32_t srv, int64_t now, bint ticked,
-                               bint clock_is_ours) noexcept nogil:
-    """The short way of most: on the priority list, or inside the allocation; -1 for all else, with nothing written.
+cdef inline int64_t decide_at_once(Plan* plan, uint32_t user, uint32_t srv, int64_t now, bint ticked) noexcept nogil:
+    """The short way of most: on the priority list, or inside the allocation; negative for all else.
 
+    ~0: nothing has been written. ~(cost * OUTCOMES + outcome): the bucket is charged, and all else is to be done.
     `ticked`: no tick is due at `now`, the caller has seen to it.
     """
-    cdef Rule* rule = plan.rules + 2 * <int64_t>user
+    cdef Place place
+    place.generation = plan.generation
+    locate(&place, plan, user)
+    return decide_in_place(plan, &place, srv, now, ticked)
+
+
+cdef inline int64_t decide_in_place(Plan* plan, Place* place, uint32_t srv, int64_t now, bint ticked) noexcept nogil:
+    """As `decide_at_once`, for a User whose words have been found."""
     cdef uint32_t service = plan.services[srv]
-    cdef int64_t interval = read(&rule.interval), tolerance = read(&rule.tolerance), cost = service >> 1
-    if unlikely(recheck(&plan.control.generation) != plan.generation):
-        return -1
+    cdef int64_t interval = read(&place.rule.interval), tolerance = read(&place.rule.tolerance), cost = service >> 1
+    if unlikely(recheck(&plan.control.generation) != place.generation):
+        return ~0
     if not ticked and unlikely(tick_due(plan.control, plan.tick_ns, now)):
-        return -1
+        return ~0
     if unlikely(service & 1):
-        return told(plan, plan.listed, user, srv, PRIORITY, cost, now, clock_is_ours)
-    if interval == 0 or not take_at_once(&plan.words[user].tat, interval, tolerance, cost, stamp_of(now)):
-        return -1
-    return told(plan, plan.inside, user, srv, WITHIN_ALLOCATION, cost, now, clock_is_ours)
+        return told(plan, place.listed, place.units, srv, PRIORITY, cost, now)
+    if unlikely(interval == 0) or unlikely(not take_at_once(place.word, interval, tolerance, cost, stamp_of(now))):
+        return ~0
+    return told(plan, place.inside, place.units, srv, WITHIN_ALLOCATION, cost, now)
 
 
-cdef inline int told(Plan* plan, int64_t* counts, uint32_t user, uint32_t srv, int outcome, int64_t cost, int64_t now,
-                     bint clock_is_ours) noexcept nogil:
+cdef inline void locate(Place* place, Plan* plan, uint32_t user) noexcept nogil:
+    """Say where a User's words are."""
+    cdef int64_t cells = (user >> plan.bits) * plan.tile + user
+    place.rule = plan.rules + 2 * <int64_t>user
+    place.word = &plan.words[user].tat
+    place.inside = plan.inside + cells
+    place.listed = plan.listed + cells
+    place.units = plan.units + <int64_t>user * OUTCOMES
+
+
+cdef inline void find_place(Place* place, Plan* plan, uint32_t user, int64_t generation) noexcept nogil:
+    """Keep where the words are of a User that has this slot in this generation."""
+    if is_stale(plan):
+        renew(plan)
+    # Moved on meanwhile: the slot may be another's.
+    place.generation = plan.generation if plan.generation == generation else NO_SHORT_WAY
+    locate(place, plan, user)
+
+
+cdef inline int64_t told(Plan* plan, int64_t* counts, int64_t* units, uint32_t srv, int outcome, int64_t cost,
+                         int64_t now) noexcept nogil:
     """Charge the load as `charge_load` does, where that is to hold the units back; and `tell`."""
     cdef int64_t due = read(&plan.slab.pending) + cost
-    if unlikely(due >= plan.charge_block or now < plan.short_since):
+    if unlikely(due >= plan.queue.charge_block or now < plan.short_since):
         # With its cost: that of the SRV may change before it is read again.
-        return plan.long_way(plan, user, srv, cost * OUTCOMES + outcome, now, clock_is_ours)
+        return ~(cost * OUTCOMES + outcome)
     write(&plan.slab.pending, due)
-    count(counts + (user >> plan.bits) * plan.tile + srv * plan.column + user, 1, False)
-    count(plan.units + <int64_t>user * OUTCOMES + outcome, cost, False)
+    count(counts + srv * plan.column, 1, False)
+    count(units + outcome, cost, False)
     return outcome
 
 
@@ -203,8 +223,8 @@ cdef inline int decide_with_care(Plan* plan, uint32_t user, uint32_t srv, int64_
                                  bint clock_is_ours) noexcept nogil:
     """The long way, for whatever the short one did not decide, and to tell what it did not tell."""
     cdef bint again = False
-    cdef int outcome = -1
-    if done >= 0:
+    cdef int64_t outcome = -1
+    if done:
         return charged_and_told(plan, user, srv, done & (OUTCOMES - 1), done // OUTCOMES, now, clock_is_ours)
     if is_stale(plan):
         renew(plan)
@@ -215,9 +235,12 @@ cdef inline int decide_with_care(Plan* plan, uint32_t user, uint32_t srv, int64_
     if plan.shared:
         outcome = decide_fully(plan, user, srv, now, clock_is_ours)
     elif again:
-        outcome = decide_at_once(plan, user, srv, now, True, clock_is_ours)
+        outcome = decide_at_once(plan, user, srv, now, True)
         if outcome >= 0:
-            return outcome
+            return <int>outcome
+        if ~outcome:
+            return charged_and_told(plan, user, srv, ~outcome & (OUTCOMES - 1), ~outcome // OUTCOMES, now,
+                                    clock_is_ours)
     if outcome < 0:
         # A clock read too early must not refuse anybody: ask once more, with the exact time. The candidate's bucket
         # is asked at that time too: at a later one it would admit what the own one could not.
@@ -226,20 +249,18 @@ cdef inline int decide_with_care(Plan* plan, uint32_t user, uint32_t srv, int64_
             clock_is_ours = False
         outcome = decide_fully(plan, user, srv, now, False)
     if plan.candidate and outcome != PRIORITY:
-        compare(plan.door, plan.slab, user, srv, outcome, now, clock_is_ours, plan.shared)
-    return SPARE_CAPACITY if outcome == THROTTLED and plan.observe else outcome
+        compare(plan.door, plan.slab, user, srv, <int>outcome, now, clock_is_ours, plan.shared)
+    return SPARE_CAPACITY if outcome == THROTTLED and plan.observe else <int>outcome
 
 
 cdef inline int charged_and_told(Plan* plan, uint32_t user, uint32_t srv, int outcome, int64_t cost, int64_t now,
                                  bint clock_is_ours) noexcept nogil:
     """Charge the load and count, after the bucket; and ask the candidate's."""
     cdef int64_t due = read(&plan.slab.pending) + cost
-    cdef Terms terms
-    if due < plan.charge_block and now >= plan.far_since:
+    if due < plan.queue.charge_block and now >= plan.far_since:
         write(&plan.slab.pending, due)
     else:
-        read_terms(plan.door, user, srv, &terms)
-        charge_load(plan, &terms, cost, now)
+        charge_load(plan, &plan.queue, cost, now)
     tell(plan, user, srv, outcome, cost)
     if plan.candidate and outcome == WITHIN_ALLOCATION and not agreed_at_once(plan, user, cost, now):
         compare(plan.door, plan.slab, user, srv, outcome, now, clock_is_ours, plan.shared)
@@ -278,6 +299,6 @@ cdef inline int decide_fully(Plan* plan, uint32_t user, uint32_t srv, int64_t no
     else:
         outcome = THROTTLED
     if outcome != THROTTLED:
-        charge_load(plan, &terms, cost, now)
+        charge_load(plan, &terms.queue, cost, now)
     tell(plan, user, srv, outcome, cost)
     return outcome

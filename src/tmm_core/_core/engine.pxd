@@ -5,7 +5,7 @@ from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint32_t
 from .header cimport Piece, Plain
 from .layout cimport Door, Settings, SlabHead
-from .workspace cimport Plan, Scratch, Workspace
+from .workspace cimport Place, Plan, Scratch, Workspace
 
 cdef enum:
     OWN_MAX = 64                        # slabs one process may own
@@ -39,8 +39,6 @@ cdef class Engine:
     cdef bint full                      # there are no more slabs for us
     cdef int64_t life
 
-    cdef int decided(self, uint32_t user, uint32_t srv, int64_t now, bint clock_is_ours) noexcept
-    cdef bint ticked(self, int64_t now) noexcept
     cdef Settings* settings_now(self) noexcept nogil
     cdef void release(self, int64_t index) noexcept nogil
     cdef void begin(self, int64_t slab) noexcept
@@ -71,9 +69,12 @@ cdef class Gate:
     cdef object user_id
     cdef object resolve
     cdef int64_t generation
+    cdef int64_t life                   # of the engine, for which the place is
+    cdef Place place
     cdef uint32_t user
 
-    cdef int decided(self, uint32_t number) except -1
+    cdef object answered(self, uint32_t number, int64_t now, bint clock_is_ours)
+    cdef object answered_late(self, uint32_t number, int64_t now, bint clock_is_ours)
     cdef int follow(self) except -1
 
 

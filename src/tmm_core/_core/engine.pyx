@@ -13,11 +13,11 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 from .arrays cimport check_arrays, first_beyond
-from .atomic cimport add, likely, publish, read, read_published, seldom, swap_if, write
+from .atomic cimport add, likely, publish, read, read_published, seldom, swap_if, unlikely, write
 from .batch cimport decide_batch, decide_each
 from .candidate cimport compare
-from .clock cimport clock_early, clock_exact, clock_step
-from .decide cimport FREE_THREADED, decide, hold_nothing_back, open_plan
+from .clock cimport clock_early, clock_exact, clock_step, find_clock
+from .decide cimport FREE_THREADED, decide, decide_in_place, find_place, hold_nothing_back, open_plan
 from .gcra cimport stamp_of
 from .histogram cimport is_dense
 from .layout cimport (
@@ -41,6 +41,7 @@ from .tick cimport tick
 from .workspace cimport Batch, Plan, Workspace, clamped, free_workspace
 
 import_array()
+find_clock()
 
 cdef enum:
     RELEASE_GIL_FROM = 64           # requests: releasing costs as much as deciding on ten
@@ -160,16 +161,12 @@ cdef class Engine:
         """
         cdef uint32_t slot = slot_of(user, True), number = slot_of(srv, False)
         cdef int64_t now = clock_early()
-        if slot >= self.guard.users or number >= self.srvs:
-            self.refuse_slots(slot, number)
-        return <object>self.answers[self.decided(slot, number, now, True)]
+        return answered(self, slot, number, now, True)
 
     def admit_at(self, user, srv, int64_t now):
         """Decide on one Service Request at `now`, nanoseconds on a monotonic clock; raises as `admit` does."""
         cdef uint32_t slot = slot_of(user, True), number = slot_of(srv, False)
-        if slot >= self.guard.users or number >= self.srvs:
-            self.refuse_slots(slot, number)
-        return <object>self.answers[self.decided(slot, number, now, False)]
+        return answered(self, slot, number, now, False)
 
     def admit_many(self, users, srvs, out=None, now=None):
         """Decide on many Service Requests at one instant, in order.
@@ -248,7 +245,7 @@ cdef class Engine:
         cdef int64_t at = clock_exact() if now is None else now
         self.ready()
         # Under the GIL: it charges what this process's slab holds back, and scalar calls write that too.
-        return self.ticked(at)
+        return ticked(self, at)
 
     def peek(self, uint32_t user, uint32_t srv, now=None, /):
         """Say what would be decided, and on what grounds; charges nothing. *Thread-safe; out of date at once.*
@@ -455,21 +452,6 @@ cdef class Engine:
             raise ValueError("the Mechanism is closed" if self.closed else "the block may only be looked at")
         return 0
 
-    cdef inline int decided(self, uint32_t user, uint32_t srv, int64_t now, bint clock_is_ours) noexcept:
-        """Decide in this process's slab, under the GIL where there is one."""
-        cdef Plan own
-        if not FREE_THREADED:
-            return decide(&self.plan, user, srv, now, clock_is_ours)
-        open_plan(&own, &self.door, self.slab, &self.scratch, True)
-        return decide(&own, user, srv, now, clock_is_ours)
-
-    cdef bint ticked(self, int64_t now) noexcept:
-        cdef Plan own
-        if not FREE_THREADED:
-            return tick(&self.plan, now)
-        open_plan(&own, &self.door, self.slab, &self.scratch, True)
-        return tick(&own, now)
-
     cdef inline Settings* settings_now(self) noexcept nogil:
         return &self.door.control.settings[read_published(&self.door.control.generation) & 1]
 
@@ -491,6 +473,7 @@ cdef class Engine:
         return no_such_slot(self, user, index) if user >= self.guard.users else no_such_slot(self, srv, index, False)
 
 
+include "deciding.pxi"
 include "handles.pxi"
 include "reception.pxi"
 include "slabs.pxi"

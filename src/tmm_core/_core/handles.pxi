@@ -11,13 +11,13 @@ cdef class Gate:
     @cython.always_allow_keywords(False)
     def admit(self, srv):
         """Decide on one Service Request of this User now; `srv` is a number from `Mechanism.srv`."""
-        return <object>self.engine.answers[self.decided(slot_of(srv, False))]
+        cdef uint32_t number = slot_of(srv, False)
+        cdef int64_t now = clock_early()
+        return self.answered(number, now, True)
 
     def admit_at(self, srv, int64_t now):
         """Decide on one Service Request of this User at `now`, nanoseconds on a monotonic clock."""
-        if read(&self.engine.door.control.generation) != self.generation:
-            self.follow()
-        return self.engine.admit_at(self.user, srv, now)
+        return self.answered(slot_of(srv, False), now, False)
 
     def retry_after(self, now=None):
         """Take this User's next retry slot: seconds from now; see `Mechanism.retry_after`."""
@@ -32,20 +32,33 @@ cdef class Gate:
             self.follow()
         return self.user
 
-    cdef inline int decided(self, uint32_t number) except -1:
-        """Decide now, by the clock; where the Mechanism only observes, nothing is throttled."""
-        cdef Engine engine = self.engine
-        cdef int64_t now = clock_early()
-        if read(&engine.door.control.generation) != self.generation:
+    cdef inline object answered(self, uint32_t number, int64_t now, bint clock_is_ours):
+        cdef int64_t outcome
+        if FREE_THREADED or unlikely(number >= self.engine.srvs or self.user >= self.engine.guard.users
+                                     or self.life != self.engine.life):
+            return self.answered_late(number, now, clock_is_ours)
+        outcome = decide_in_place(&self.engine.plan, &self.place, number, now, False)
+        if unlikely(outcome < 0):
+            if outcome == ~0 and read(&self.engine.door.control.generation) != self.generation:
+                return self.answered_late(number, now, clock_is_ours)
+            outcome = self.engine.plan.long_way(&self.engine.plan, self.user, number, ~outcome, now, clock_is_ours)
+        return <object>self.engine.answers[outcome]
+
+    cdef object answered_late(self, uint32_t number, int64_t now, bint clock_is_ours):
+        """Decide where the slots do not exist, or the place is no longer the User's."""
+        seldom()
+        if self.user >= self.engine.guard.users or number >= self.engine.srvs:
+            self.engine.refuse_slots(self.user, number)
+        if self.life != self.engine.life or read(&self.engine.door.control.generation) != self.generation:
             self.follow()
-        if self.user >= engine.guard.users or number >= engine.srvs:
-            engine.refuse_slots(self.user, number)
-        return engine.decided(self.user, number, now, True)
+        return answered_late(self.engine, self.user, number, now, clock_is_ours)
 
     cdef int follow(self) except -1:
         seldom()
         cdef tuple found = self.resolve(self.user_id)
         self.user, self.generation = found
+        self.life = self.engine.life
+        find_place(&self.place, &self.engine.plan, self.user, self.generation)
         return 0
 
 

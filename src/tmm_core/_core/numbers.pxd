@@ -6,21 +6,21 @@ from .atomic cimport likely, seldom
 from .refusals cimport refuse, type_name
 
 
-cdef extern from *:
+cdef extern from "atomics.h":
     """
     /* A small int of Python without asking what else it might be; false: ask. Where an int keeps its digits is not
        Python's promise before 3.12: there Cython's conversion reads it in the same way. */
     static inline int tmm_small_number(PyObject *given, uint32_t *number)
     {
-        if (!PyLong_CheckExact(given)) return 0;
+        if (TMM_UNLIKELY(!PyLong_CheckExact(given))) return 0;
     #if PY_VERSION_HEX >= 0x030C0000
-        if (!PyUnstable_Long_IsCompact((PyLongObject *)given)) return 0;
+        if (TMM_UNLIKELY(!PyUnstable_Long_IsCompact((PyLongObject *)given))) return 0;
         Py_ssize_t value = PyUnstable_Long_CompactValue((PyLongObject *)given);
         if (value < 0) return 0;
         *number = (uint32_t)value;
     #else
-        if ((size_t)Py_SIZE(given) > 1) return 0;
-        *number = Py_SIZE(given) ? (uint32_t)((PyLongObject *)given)->ob_digit[0] : 0;
+        if (TMM_UNLIKELY((size_t)Py_SIZE(given) > 1)) return 0;
+        *number = TMM_LIKELY(Py_SIZE(given)) ? (uint32_t)((PyLongObject *)given)->ob_digit[0] : 0;
     #endif
         return 1;
     }

@@ -6,7 +6,7 @@ It is private to whoever decides with it, a process's scalar calls, a lane or a 
 from libc.stdint cimport int64_t
 from .atomic cimport read, read_published, recheck
 from .layout cimport PRIORITY, WITHIN_ALLOCATION, Door, Settings, SlabHead, count_of, units_of
-from .workspace cimport LongWay, Plan, Scratch
+from .workspace cimport LongWay, Plan, Queue, Scratch
 
 cdef extern from * nogil:
     """
@@ -58,6 +58,13 @@ cdef inline void look_again(Plan* plan) noexcept nogil:
     look_from(plan, NEVER)
 
 
+cdef inline void copy_queue(Queue* copy, Settings* settings) noexcept nogil:
+    copy.unit = read(&settings.unit)
+    copy.activation = read(&settings.activation)
+    copy.ceiling = read(&settings.ceiling)
+    copy.charge_block = read(&settings.charge_block)
+
+
 cdef inline bint is_stale(Plan* plan) noexcept nogil:
     return read_published(&plan.control.generation) != plan.in_force
 
@@ -70,7 +77,7 @@ cdef inline void renew(Plan* plan) noexcept nogil:
         half = generation & 1
         settings = &plan.control.settings[half]
         plan.tick_ns = read(&settings.tick_ns)
-        plan.charge_block = read(&settings.charge_block)
+        copy_queue(&plan.queue, settings)
         plan.users = read(&settings.users)
         plan.candidate = read(&settings.candidate)
         plan.observe = read(&settings.observe)

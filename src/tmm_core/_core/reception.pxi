@@ -198,7 +198,7 @@ cdef inline int decided_at_once(Engine engine, int64_t whom, uint32_t number) no
     if (whom_of(read(&engine.door.control.generation), user) != whom or user >= engine.guard.users
             or number >= engine.srvs):
         return -1
-    return engine.decided(user, number, now, True)
+    return decided(engine, user, number, now, True)
 
 
 cdef class Reception:

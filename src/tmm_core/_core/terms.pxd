@@ -148,7 +148,7 @@ cdef inline object look(Door* door, SlabHead* slab, uint32_t user, uint32_t srv,
     cdef int64_t now = stamp_of(at), longest, wait = 0, spare_base, outcome
     cdef int64_t generation = read_terms(door, user, srv, &terms)
     cdef int64_t tat = read(&door.words[user].tat), spare_tat = read(&door.words[user].spare_tat)
-    cdef int64_t level = read(&door.control.level), backlog = backlog_at(door, slab, &terms, now)
+    cdef int64_t level = read(&door.control.level), backlog = backlog_at(door, slab, &terms.queue, now)
     cdef bint own = False, spare = False, on = active(door.control), braked = backlog > terms.brake
     seldom()
     if terms.rule.interval:

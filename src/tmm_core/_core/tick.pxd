@@ -1,7 +1,7 @@
 """The control tick: estimates, the level, and the way back to inactive. Run by whoever finds it due."""
 
 from libc.stdint cimport int64_t, uint64_t
-from .atomic cimport add, publish, read, swap_if, write
+from .atomic cimport add, read, swap_if, write
 from .gcra cimport SKEW, STAMP_SHIFT, WRAPPED, ahead, plus, stamp_of
 from .layout cimport (
     OUTCOMES, SPARE_CAPACITY, THROTTLED, WITHIN_ALLOCATION, PRIORITY, Control, Door, Settings, Words, slab_at,

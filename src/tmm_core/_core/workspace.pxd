@@ -65,11 +65,18 @@ cdef struct Scratch:                # room for the Users in excess, private to a
     int64_t busy
 
 
+cdef struct Queue:                  # the terms of the virtual queue, as in Settings
+    int64_t unit
+    int64_t activation
+    int64_t ceiling
+    int64_t charge_block
+
+
 # ---- a worker's plan: see plan.pxd
 
 cdef struct Plan
 
-# Decides what the short way did not: `done` is -1, or of what only has to be told yet cost * OUTCOMES + outcome. Called
+# Decides what the short way did not: `done` is 0, or of what only has to be told yet cost * OUTCOMES + outcome. Called
 # by its address it is never put in line: no decision pays for the room it needs on the stack.
 ctypedef int (*LongWay)(Plan* plan, uint32_t user, uint32_t srv, int64_t done, int64_t now,
                         bint clock_is_ours) noexcept nogil
@@ -89,7 +96,7 @@ cdef struct Plan:
     int64_t bits                    # these three as in Door
     int64_t column
     int64_t tile
-    int64_t charge_block
+    Queue queue
     int64_t short_since             # ns: from then on units may be held back and nobody need look; NEVER: look
     int64_t users                   # slots in use
     LongWay long_way
@@ -102,6 +109,15 @@ cdef struct Plan:
     Door* door
     Scratch* scratch
     bint shared                     # others count in the slab too
+
+
+cdef struct Place:                  # where a User's words are, in one generation and one slab
+    int64_t generation              # NO_SHORT_WAY: nowhere
+    Rule* rule
+    int64_t* word                   # own bucket
+    int64_t* inside                 # counts of its first SRV inside its allocation
+    int64_t* listed                 # and on the priority list
+    int64_t* units
 
 
 cdef inline int make_workspace(Workspace* work, int64_t users) except -1:

@@ -1,0 +1,50 @@
+"""A gate keeps where its User's words are: what moves them, and what it then does."""
+
+from __future__ import annotations
+
+from tmm_core import Config, Decision, Mechanism
+
+ID = "90-B3-D5-1F-30-01-00-00"
+
+
+def config(owner: str) -> Config:
+    users = {"Northern Energy": 100.0, "Avon Power": 200.0}
+    return Config(500, 400, allocations=users, user_ids={ID: owner}, priority=["7.4"])
+
+
+def test_terms_that_change_while_a_gate_looks_for_its_user_are_followed() -> None:
+    """It had found a slot of the old terms, and would keep it as one of the new ones."""
+    mechanism = Mechanism(config("Northern Energy"), start=0)
+    srv, asked = mechanism.srv("4.1.1"), []
+
+    def resolve(user_id: str) -> tuple[int, int]:
+        found = mechanism.user(user_id), mechanism.engine.generation
+        asked.append(user_id)
+        if len(asked) == 1:
+            mechanism.apply(config("Avon Power"), now=0)
+        return found
+
+    gate = mechanism.engine.gate(ID, resolve)
+    assert gate.admit_at(srv, 0) is Decision.WITHIN_ALLOCATION
+    assert asked == [ID, ID]
+    counts = mechanism.engine.counts()
+    assert counts[mechanism.user("Avon Power")].sum() == 1
+    assert counts.sum() == 1
+
+
+def test_a_gate_asks_whose_it_is_once_for_each_change_of_terms() -> None:
+    mechanism = Mechanism(config("Northern Energy"), start=0)
+    srv, asked = mechanism.srv("7.4"), []
+
+    def resolve(user_id: str) -> tuple[int, int]:
+        asked.append(user_id)
+        return mechanism.user(user_id), mechanism.engine.generation
+
+    gate = mechanism.engine.gate(ID, resolve)
+    for _ in range(3):
+        for _ in range(100):
+            assert gate.admit_at(srv, 0) is Decision.PRIORITY
+        mechanism.apply(config("Northern Energy"), now=0)
+    gate.admit_at(srv, 0)
+    assert len(asked) == 4
+    assert mechanism.engine.counts().sum() == 301
