@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import datetime as clock
+import inspect
 import math
 import pickle
 import re
@@ -229,10 +231,25 @@ def test_it_cannot_be_changed_and_does_not_follow_what_it_was_made_of() -> None:
     config = Config(500, 400, allocations=allocations)
     allocations["A"] = 399.0
     assert config.allocations["A"] == 1.0
-    with pytest.raises(FrozenInstanceError):
+    with pytest.raises(FrozenInstanceError, match="cannot assign to field 'hold_s'"):
         config.hold_s = 3  # type: ignore[misc]
+    with pytest.raises(FrozenInstanceError, match="cannot delete field 'hold_s'"):
+        del config.hold_s
     with pytest.raises(TypeError):
         config.allocations["A"] = 2.0  # type: ignore[index]
+
+
+@pytest.mark.parametrize("kind", [Config, PriorityList])
+def test_every_field_is_a_parameter_of_its_name(kind: type[Any]) -> None:
+    """They are written twice: a parameter that is no field would be dropped in silence."""
+    assert list(inspect.signature(kind).parameters) == [each.name for each in fields(kind)]
+
+
+def test_a_priority_list_shows_all_it_is_made_of() -> None:
+    listed = PriorityList(("2.2", "4.8"), "7", date(2026, 12, 1), "Panel 141", "priority.toml")
+    assert eval(repr(listed), {"PriorityList": PriorityList, "datetime": clock}) == listed
+    assert len({listed, replace(listed), replace(listed, version="8")}) == 2
+    assert listed != tuple(getattr(listed, each.name) for each in fields(listed))
 
 
 def test_a_copy_is_equal_and_so_is_one_of_another_process() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from datetime import date
 from functools import cached_property
 from os import PathLike
@@ -14,6 +14,7 @@ from typing import Any
 from tmm_core.errors import ConfigError, Mistake
 from tmm_core.policy import validation as check
 from tmm_core.policy.service_requests import expand
+from tmm_core.policy.values import Value, frozen_value
 
 __all__ = ["Config", "PriorityList", "describe", "warnings"]
 
@@ -21,10 +22,11 @@ __all__ = ["Config", "PriorityList", "describe", "warnings"]
 DEFAULT_RELEASE = 0.95
 # Allocations are decimal fractions rounded to binary: three thirds of a threshold may add up to an ulp more.
 _ROUNDING = 1e-9
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class PriorityList:
+@frozen_value
+class PriorityList(Value):
     """The Priority Service Request List: SRVs that are never throttled (SECMP0067; managed by the Panel).
 
     Attributes
@@ -51,12 +53,20 @@ class PriorityList:
     """
 
     srvs: tuple[str, ...]
-    version: str = ""
-    effective_from: date | None = None
-    approved_by: str = ""
-    source: str = ""
+    version: str
+    effective_from: date | None
+    approved_by: str
+    source: str
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        srvs: Sequence[str],
+        version: str = "",
+        effective_from: date | None = None,
+        approved_by: str = "",
+        source: str = "",
+    ) -> None:
+        self._begin(locals())
         found: list[Mistake] = []
         object.__setattr__(self, "srvs", check.srvs_of(self.srvs, "srvs", found))
         for name in ("version", "approved_by", "source"):
@@ -91,8 +101,8 @@ class PriorityList:
         return load_priority_list(path)
 
 
-@dataclass(frozen=True)
-class Config:
+@frozen_value
+class Config(Value):
     """Everything the Mechanism is told: thresholds, allocations, priority list, costs, rules.
 
     Units are units per second, where a Service Request is one unit unless `costs` says otherwise, and
@@ -167,33 +177,63 @@ class Config:
 
     system_capacity: float
     operating_threshold: float
-    release_threshold: float | None = None
-    allocations: Mapping[str, float] = field(default_factory=dict)
-    user_ids: Mapping[str, str] = field(default_factory=dict)
-    priority: PriorityList | Sequence[str] = ()
-    costs: Mapping[str, int] = field(default_factory=dict)
-    burst_s: float = 1.0
-    activation_s: float = 0.25
-    hold_s: float = 10.0
-    tick_s: float = 0.01
-    max_retry_after_s: float = 300
-    sharing: str = "fair"
-    mode: str = "enforce"
-    unknown_allocation: float = 0.0
-    spare_weight: float = 1.0
-    categories: Mapping[str, str] = field(default_factory=dict)
-    max_users: int = 0
-    shared: str | None = None
-    cluster_url: str | None = field(default=None, repr=False)  # may hold a password
-    event_log: str | None = None
-    source: str | None = None
-    allocations_file: str | None = None
-    effective_from: date | None = None
-    allocations_digest: str | None = None
-    candidate_allocations: Mapping[str, float] | None = None
-    candidate_file: str | None = None
+    release_threshold: float | None
+    allocations: Mapping[str, float]
+    user_ids: Mapping[str, str]
+    priority: PriorityList | Sequence[str]
+    costs: Mapping[str, int]
+    burst_s: float
+    activation_s: float
+    hold_s: float
+    tick_s: float
+    max_retry_after_s: float
+    sharing: str
+    mode: str
+    unknown_allocation: float
+    spare_weight: float
+    categories: Mapping[str, str]
+    max_users: int
+    shared: str | None
+    cluster_url: str | None = field(repr=False)  # may hold a password
+    event_log: str | None
+    source: str | None
+    allocations_file: str | None
+    effective_from: date | None
+    allocations_digest: str | None
+    candidate_allocations: Mapping[str, float] | None
+    candidate_file: str | None
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        system_capacity: float,
+        operating_threshold: float,
+        release_threshold: float | None = None,
+        allocations: Mapping[str, float] = _NOTHING,
+        user_ids: Mapping[str, str] = _NOTHING,
+        priority: PriorityList | Sequence[str] = (),
+        costs: Mapping[str, int] = _NOTHING,
+        burst_s: float = 1.0,
+        activation_s: float = 0.25,
+        hold_s: float = 10.0,
+        tick_s: float = 0.01,
+        max_retry_after_s: float = 300,
+        sharing: str = "fair",
+        mode: str = "enforce",
+        unknown_allocation: float = 0.0,
+        spare_weight: float = 1.0,
+        categories: Mapping[str, str] = _NOTHING,
+        max_users: int = 0,
+        shared: str | None = None,
+        cluster_url: str | None = None,
+        event_log: str | None = None,
+        source: str | None = None,
+        allocations_file: str | None = None,
+        effective_from: date | None = None,
+        allocations_digest: str | None = None,
+        candidate_allocations: Mapping[str, float] | None = None,
+        candidate_file: str | None = None,
+    ) -> None:
+        self._begin(locals())
         found: list[Mistake] = []
         checked = {
             **self._checked_capacity(found),
