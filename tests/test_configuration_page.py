@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
 import re
-from dataclasses import fields
 from pathlib import Path
 
 from tmm_core import Config
@@ -26,7 +26,7 @@ def test_every_key_of_every_section_is_in_its_table() -> None:
 
 
 def test_the_defaults_are_true() -> None:
-    defaults = {each.name: each.default for each in fields(Config)}
+    defaults = {name: each.default for name, each in inspect.signature(Config).parameters.items()}
     rows = dict(
         re.findall(r"^\| `(\w+)` \| [^|]* \| ([^|]*) \|", _sections()["mechanism"], flags=re.MULTILINE)
     )
