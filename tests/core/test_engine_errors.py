@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -134,11 +136,41 @@ def test_a_slot_that_can_be_none_is_told_as_such(wrong: Any, error: type[Excepti
         r"srv.* ": lambda: mechanism.admit_at(0, wrong, 0),
         r"srv.*  ": lambda: gate.admit(wrong),
         r"srv.*   ": lambda: gate.admit_at(wrong, 0),
+        r"user.*   ": lambda: mechanism.engine.peek(wrong, 0, 0),
+        r"srv.*    ": lambda: mechanism.engine.peek(0, wrong, 0),
+        r"user.*    ": lambda: mechanism.engine.admit_recorded(wrong, 0, 0),
+        r"user.*     ": lambda: mechanism.engine.words(wrong),
     }
     for what, call in calls.items():
         with pytest.raises(error, match=f"^{what.strip()}{told}"):
             call()
     assert not mechanism.engine.counts().any()
+
+
+@pytest.mark.parametrize("wrong", [time.monotonic(), np.float64(1e9), Fraction(5), "now"])
+def test_a_time_that_is_no_whole_number_is_told_as_such(wrong: Any) -> None:
+    """Seconds were cut short to a few thousand nanoseconds: the same instant for hours."""
+    mechanism = Mechanism(CONFIG, start=0)
+    gate, one = mechanism.gate("Northern Energy"), (uint32(1), uint16(1))
+    calls: list[Callable[[], object]] = [
+        lambda: mechanism.admit_at(1, 1, wrong),
+        lambda: gate.admit_at(1, wrong),
+        lambda: mechanism.admit_many(*one, now=wrong),
+        lambda: mechanism.retry_after(1, wrong),
+        lambda: gate.retry_after(wrong),
+        lambda: mechanism.tick(wrong),
+        lambda: mechanism.snapshot(wrong),
+        lambda: mechanism.explain("Northern Energy", "4.1.1", now=wrong),
+        lambda: mechanism.apply(CONFIG, now=wrong),
+        lambda: mechanism.engine.admit_recorded(1, 1, wrong),
+        lambda: Mechanism(CONFIG, start=wrong),
+    ]
+    for call in calls:
+        with pytest.raises(TypeError, match=r"^now must be an int, nanoseconds as from time.monotonic_ns\(\), found"):
+            call()
+    assert not mechanism.engine.counts().any()
+    assert mechanism.engine.generation == 1
+    assert mechanism.admit_at(1, 1, np.int64(5))
 
 
 def test_a_slot_may_be_any_whole_number() -> None:

@@ -40,9 +40,9 @@ cdef tuple admit_recorded(Engine self, uint32_t user, uint32_t srv, int64_t at):
     if user >= self.guard.users or srv >= self.srvs:
         self.refuse_slots(user, srv)
     ticked(self, at)
-    grounds = self.peek(user, srv, at)
+    grounds = peeked(self, user, srv, at)
     if grounds["outcome"] != THROTTLED:
-        return self.admit_at(user, srv, at), None
+        return answered(self, user, srv, at, False), None
     add(count_of(&self.door, self.slab, user, THROTTLED, srv), 1)
     add(units_of(self.slab, user) + THROTTLED, grounds["cost"])
     if self.settings_now().candidate:

@@ -25,7 +25,7 @@ from .layout cimport (
     Settings, SlabHead, Words, block_size, count_of, differences_of, open_door, slab_at, units_of,
 )
 from .load cimport waiting
-from .numbers cimport slot_of
+from .numbers cimport ns_of, ns_or_clock, slot_of
 from .named cimport Named, as_dict
 from .ndarray cimport (
     INT64, READABLE, UINT8, UINT32, as_array, data_of, dimensions_of, empty, import_array, is_array, is_contiguous,
@@ -82,7 +82,7 @@ cdef class Engine:
     """
 
     def __cinit__(self, ndarray memory not None, int64_t users, int64_t srvs, int64_t slabs,
-                  tuple outcomes not None, int64_t first_slab, int64_t last_slab, int64_t now, host=None, /):
+                  tuple outcomes not None, int64_t first_slab, int64_t last_slab, now, host=None, /):
         cdef Control* control
         cdef int64_t index
         seldom()
@@ -100,7 +100,7 @@ cdef class Engine:
         open_door(&self.door, <uint8_t*>data_of(memory), users, srvs, slabs)
         control = self.door.control
         if control.magic == 0 and is_writable(memory):
-            begin_block(&self.door, now)
+            begin_block(&self.door, ns_of(now))
         elif not is_block(&self.door):
             refuse(ValueError, "the block has layout %lld with %lld Users, %lld SRVs and %lld slabs; expected layout "
                    "%d with %lld, %lld and %lld", <long long>control.layout, <long long>control.user_slots,
@@ -163,10 +163,10 @@ cdef class Engine:
         cdef int64_t now = clock_early()
         return answered(self, slot, number, now, True)
 
-    def admit_at(self, user, srv, int64_t now):
+    def admit_at(self, user, srv, now):
         """Decide on one Service Request at `now`, nanoseconds on a monotonic clock; raises as `admit` does."""
         cdef uint32_t slot = slot_of(user, True), number = slot_of(srv, False)
-        return answered(self, slot, number, now, False)
+        return answered(self, slot, number, ns_of(now), False)
 
     def admit_many(self, users, srvs, out=None, now=None):
         """Decide on many Service Requests at one instant, in order.
@@ -208,7 +208,10 @@ cdef class Engine:
         batch.srvs = <const uint16_t*>data_of(<ndarray>srvs)
         batch.out = <uint8_t*>data_of(<ndarray>out)
         batch.clock_is_ours = now is None
-        batch.now = now if now is not None else clock_exact() if batch.n >= RELEASE_GIL_FROM else clock_early()
+        if now is None:
+            batch.now = clock_exact() if batch.n >= RELEASE_GIL_FROM else clock_early()
+        else:
+            batch.now = ns_of(now)
         if self.guard.users == 0:
             self.ready()
         check_slots(self, &batch)
@@ -237,17 +240,17 @@ cdef class Engine:
         cdef int64_t ns
         if slot >= self.guard.users:
             self.refuse_slots(slot, 0)
-        ns = take_place(&self.door, slot, clock_exact() if now is None else now)
+        ns = take_place(&self.door, slot, ns_or_clock(now))
         return seconds_up(ns)
 
     def tick(self, now=None):
         """Run a control tick if one is due; returns whether it ran. *Thread-safe.*"""
-        cdef int64_t at = clock_exact() if now is None else now
+        cdef int64_t at = ns_or_clock(now)
         self.ready()
         # Under the GIL: it charges what this process's slab holds back, and scalar calls write that too.
         return ticked(self, at)
 
-    def peek(self, uint32_t user, uint32_t srv, now=None, /):
+    def peek(self, user, srv, now=None, /):
         """Say what would be decided, and on what grounds; charges nothing. *Thread-safe; out of date at once.*
 
         Returns
@@ -257,14 +260,10 @@ cdef class Engine:
             stops spare admissions), `level`, `spare` (whether the spare bucket conforms), `outcome`; the words it
             follows from, each read once: `now` (ns), `tat`, `spare_tat`, `backlog` (stamps), `generation`.
         """
-        cdef int64_t at = clock_exact() if now is None else now
-        if not self.watching and (user >= self.guard.users or srv >= self.srvs):
-            self.refuse_slots(user, srv)
-        if user >= self.settings_now().users or srv >= self.srvs:
-            no_such_slot(self, user, -1) if user >= self.settings_now().users else no_such_slot(self, srv, -1, False)
-        return look(&self.door, self.slab, user, srv, at)
+        cdef int64_t at = ns_or_clock(now)
+        return peeked(self, slot_of(user, True), slot_of(srv, False), at)
 
-    def admit_recorded(self, uint32_t user, uint32_t srv, now=None, /):
+    def admit_recorded(self, user, srv, now=None, /):
         """Decide on one Service Request; a refusal comes with its grounds. Slower than `admit`; *thread-safe*.
 
         Returns
@@ -273,7 +272,7 @@ cdef class Engine:
             The words a refusal follows from, as from `peek`, which decided it: a refusal writes nothing but counts.
             None for all else.
         """
-        return admit_recorded(self, user, srv, clock_exact() if now is None else now)
+        return admit_recorded(self, slot_of(user, True), slot_of(srv, False), ns_or_clock(now))
 
     def gate(self, user_id, resolve, /):
         """Return a handle for one User; `resolve(user_id)` gives slot and generation when the terms have changed."""
@@ -297,7 +296,7 @@ cdef class Engine:
 
     # ---- terms and state
 
-    def apply(self, dict settings not None, rules, services, int64_t now, /):
+    def apply(self, dict settings not None, rules, services, now, /):
         """Put new terms in force: all of them with one store.
 
         Parameters
@@ -316,7 +315,7 @@ cdef class Engine:
         -----
         One caller at a time; decisions go on meanwhile.
         """
-        apply_terms(self, settings, rules, services, now)
+        apply_terms(self, settings, rules, services, ns_of(now))
 
     @property
     def user_slots(self):
@@ -366,9 +365,9 @@ cdef class Engine:
         """Return process and number of owners so far of every slab that has counted: list of (int, int)."""
         return owners_of(self)
 
-    def words(self, uint32_t user, /):
+    def words(self, user, /):
         """Return a User's words (own TAT, spare TAT, retry horizon), stamps: for tests and inspection."""
-        return words_of(self, user)
+        return words_of(self, slot_of(user, True))
 
     def close(self):
         """Refuse every further call with a clear error; memory stays as it is for whoever looks at it."""

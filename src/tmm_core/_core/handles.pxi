@@ -15,9 +15,9 @@ cdef class Gate:
         cdef int64_t now = clock_early()
         return self.answered(number, now, True)
 
-    def admit_at(self, srv, int64_t now):
+    def admit_at(self, srv, now):
         """Decide on one Service Request of this User at `now`, nanoseconds on a monotonic clock."""
-        return self.answered(slot_of(srv, False), now, False)
+        return self.answered(slot_of(srv, False), ns_of(now), False)
 
     def retry_after(self, now=None):
         """Take this User's next retry slot: seconds from now; see `Mechanism.retry_after`."""

@@ -3,7 +3,7 @@
 cdef dict state_of(Engine self, now):
     cdef Control* control = self.door.control
     cdef Settings* settings = self.settings_now()
-    cdef int64_t at = read(&control.tick_at) if now is None else now
+    cdef int64_t at = read(&control.tick_at) if now is None else ns_of(now)
     cdef int64_t state = read(&control.state), pending = 0, healed = 0, index
     for index in range(read(&control.slabs_used)):
         pending += read(&slab_at(&self.door, index).pending)
@@ -18,6 +18,14 @@ cdef dict state_of(Engine self, now):
         Named("generation", read(&control.generation)),
     ]
     return as_dict(found, 11)
+
+
+cdef dict peeked(Engine self, uint32_t user, uint32_t srv, int64_t at):
+    if not self.watching and (user >= self.guard.users or srv >= self.srvs):
+        self.refuse_slots(user, srv)
+    if user >= self.settings_now().users or srv >= self.srvs:
+        no_such_slot(self, user, -1) if user >= self.settings_now().users else no_such_slot(self, srv, -1, False)
+    return look(&self.door, self.slab, user, srv, at)
 
 
 cdef ndarray sums(int dimensions, int64_t first, int64_t second, int64_t third=0):

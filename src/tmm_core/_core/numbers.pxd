@@ -1,8 +1,9 @@
-"""Slots as Python hands them over: whole numbers, and a clear word about all else."""
+"""Slots and times as Python hands them over: whole numbers, and a clear word about all else."""
 
 from cpython.number cimport PyIndex_Check, PyNumber_Index
-from libc.stdint cimport uint32_t
+from libc.stdint cimport int64_t, uint32_t
 from .atomic cimport likely, seldom
+from .clock cimport clock_exact
 from .refusals cimport refuse, type_name
 
 
@@ -47,3 +48,14 @@ cdef inline uint32_t slot_of_other(object given, bint of_user) except? 0xFFFFFFF
         refuse(OverflowError, "%s must be from 0 to 4294967294 (see %s), found %s", what, where,
                b"a negative number" if number < 0 else b"a larger number")
     return number
+
+
+cdef inline int64_t ns_of(object given) except? -1:
+    """Return a time in nanoseconds; one in seconds would be cut short to none at all, and is a TypeError."""
+    if not PyIndex_Check(given):
+        refuse(TypeError, "now must be an int, nanoseconds as from time.monotonic_ns(), found %s", type_name(given))
+    return PyNumber_Index(given)
+
+
+cdef inline int64_t ns_or_clock(object given) except? -1:
+    return clock_exact() if given is None else ns_of(given)
