@@ -21,9 +21,9 @@ else:
     compile_args = [*optimise, "-fvisibility=hidden", "-std=gnu11", "-Wall", "-Wno-unused-function"]
     if sys.platform == "linux" and not DEBUG and "clang" not in os.environ.get("CC", ""):
         # A third less to load and to ship, and as fast (docs/decisions/0050, 0056 and 0060): what is cold stays in one
-        # piece, every function begins a line, and no loop is there twice.
+        # piece, and no loop is there twice.
         compile_args += ["--param", "inline-unit-growth=41", "-fno-reorder-blocks-and-partition"]
-        compile_args += ["-falign-functions=64", "-falign-labels=1", "-fno-unswitch-loops"]
+        compile_args += ["-falign-functions=32", "-falign-labels=1", "-fno-unswitch-loops"]
     link_args = [] if DEBUG else (["-Wl,-x"] if sys.platform == "darwin" else ["-Wl,-s"])
     if SANITIZE:
         compile_args = ["-O1", "-g", f"-fsanitize={SANITIZE}", "-std=gnu11"]

@@ -166,7 +166,9 @@ def test_a_time_that_is_no_whole_number_is_told_as_such(wrong: Any) -> None:
         lambda: Mechanism(CONFIG, start=wrong),
     ]
     for call in calls:
-        with pytest.raises(TypeError, match=r"^now must be an int, nanoseconds as from time.monotonic_ns\(\), found"):
+        with pytest.raises(
+            TypeError, match=r"^now must be an int, nanoseconds as from time.monotonic_ns\(\), found"
+        ):
             call()
     assert not mechanism.engine.counts().any()
     assert mechanism.engine.generation == 1

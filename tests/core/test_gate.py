@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
 from tmm_core import Config, Decision, Mechanism
 
 ID = "90-B3-D5-1F-30-01-00-00"
@@ -48,3 +53,39 @@ def test_a_gate_asks_whose_it_is_once_for_each_change_of_terms() -> None:
     gate.admit_at(srv, 0)
     assert len(asked) == 4
     assert mechanism.engine.counts().sum() == 301
+
+
+def test_terms_that_change_while_a_gate_follows_are_followed_too() -> None:
+    """It followed once, and decided for the User before by the terms after."""
+    mechanism = Mechanism(config("Northern Energy"), start=0)
+    srv, asked = mechanism.srv("4.1.1"), []
+
+    def resolve(user_id: str) -> tuple[int, int]:
+        found = mechanism.user(user_id), mechanism.engine.generation
+        asked.append(user_id)
+        if len(asked) == 2:
+            mechanism.apply(config("Avon Power"), now=0)
+        return found
+
+    gate = mechanism.engine.gate(ID, resolve)
+    mechanism.apply(config("Northern Energy"), now=0)
+    assert gate.admit_at(srv, 0) is Decision.WITHIN_ALLOCATION
+    assert len(asked) == 3
+    assert mechanism.engine.counts()[mechanism.user("Avon Power")].sum() == 1
+
+
+def test_a_gate_that_never_finds_the_terms_in_force_decides_all_the_same() -> None:
+    mechanism = Mechanism(config("Northern Energy"), start=0)
+    gate = mechanism.engine.gate(ID, lambda user_id: (mechanism.user(user_id), 0))
+    assert gate.admit_at(mechanism.srv("4.1.1"), 0) is Decision.WITHIN_ALLOCATION
+    assert mechanism.engine.counts().sum() == 1
+
+
+@pytest.mark.parametrize("change", [False, True])
+def test_a_gate_of_who_only_looks_refuses(tmp_path: Path, change: bool) -> None:
+    shared = replace(config("Northern Energy"), shared=str(tmp_path / "block"))
+    with Mechanism.open(shared), Mechanism.look(str(tmp_path / "block"), change=change) as looking:
+        gate = looking.gate(ID)
+        with pytest.raises(ValueError, match="the block may only be looked at"):
+            gate.admit(looking.srv("4.1.1"))
+        assert gate.slot == 1

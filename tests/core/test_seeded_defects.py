@@ -204,6 +204,10 @@ DEFECTS: dict[str, tuple[list[Change], str]] = {
         [(DECIDE, "plan.generation if plan.generation == generation else NO_SHORT_WAY", "plan.generation")],
         "core/test_gate.py::test_terms_that_change_while_a_gate_looks_for_its_user_are_followed",
     ),
+    "a gate follows once": (
+        [("_core/handles.pxi", "FOLLOWED_AT_MOST = 8", "FOLLOWED_AT_MOST = 1")],
+        "core/test_gate.py::test_terms_that_change_while_a_gate_follows_are_followed_too",
+    ),
     "a gate counts in the slab of its parent": (
         [("_core/handles.pxi", "\n                                     or self.life != self.engine.life)", ")")],
         "shared/test_processes.py::test_no_call_of_a_forked_child_writes_to_its_parents_slab",

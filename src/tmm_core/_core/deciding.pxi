@@ -42,7 +42,7 @@ cdef tuple admit_recorded(Engine self, uint32_t user, uint32_t srv, int64_t at):
     ticked(self, at)
     grounds = peeked(self, user, srv, at)
     if grounds["outcome"] != THROTTLED:
-        return answered(self, user, srv, at, False), None
+        return answered_late(self, user, srv, at, False), None
     add(count_of(&self.door, self.slab, user, THROTTLED, srv), 1)
     add(units_of(self.slab, user) + THROTTLED, grounds["cost"])
     if self.settings_now().candidate:

@@ -31,7 +31,7 @@ from .ndarray cimport (
     INT64, READABLE, UINT8, UINT32, as_array, data_of, dimensions_of, empty, import_array, is_array, is_contiguous,
     is_writable, ndarray, npy_intp, shape_of, type_of, zeros,
 )
-from .plan cimport is_stale, look_again, renew
+from .plan cimport NO_SHORT_WAY, is_stale, look_again, renew
 from .refusals cimport refuse, type_name
 from .retry cimport take_place
 from .terms cimport (

@@ -1,5 +1,9 @@
 # The handles beside the engine, part of engine.pyx: a User's gate, a thread's lane, and the door for C.
 
+cdef enum:
+    FOLLOWED_AT_MOST = 8
+
+
 cdef class Gate:
     """A User's own handle: one argument a call. One per connection or thread; *thread-safe*.
 
@@ -49,7 +53,10 @@ cdef class Gate:
         seldom()
         if self.user >= self.engine.guard.users or number >= self.engine.srvs:
             self.engine.refuse_slots(self.user, number)
-        if self.life != self.engine.life or read(&self.engine.door.control.generation) != self.generation:
+        # It may move again meanwhile; in a process that is about to tell us of new terms, for as long as that takes.
+        for _ in range(FOLLOWED_AT_MOST):
+            if self.life == self.engine.life and read(&self.engine.door.control.generation) == self.generation:
+                break
             self.follow()
         return answered_late(self.engine, self.user, number, now, clock_is_ours)
 
@@ -58,7 +65,9 @@ cdef class Gate:
         cdef tuple found = self.resolve(self.user_id)
         self.user, self.generation = found
         self.life = self.engine.life
-        find_place(&self.place, &self.engine.plan, self.user, self.generation)
+        self.place.generation = NO_SHORT_WAY
+        if not FREE_THREADED and not self.engine.watching:
+            find_place(&self.place, &self.engine.plan, self.user, self.generation)
         return 0
 
 
