@@ -6,8 +6,10 @@ cimport cython
 from libc.stdint cimport int64_t, uint16_t, uint32_t
 from tmm_core cimport Lane
 from tmm_core._core.atomic cimport read, swap_if
-from tmm_core._core.clock cimport clock_exact
+from tmm_core._core.clock cimport clock_exact, find_clock
 from tmm_core._core.gcra cimport base_of, plus, stamp_of
+
+find_clock()  # the floor reads the clock as the engine does
 
 
 cdef class Empty:
@@ -91,6 +93,16 @@ def spans(Lane lane, const uint32_t[::1] users, const uint16_t[::1] srvs, int64_
         for i in range(users.shape[0]):
             before = clock_exact()
             lane.admit(users[i], srvs[i])
+            out[i] = clock_exact() - before
+
+
+def read_spans(int64_t[::1] words, const uint32_t[::1] places, int64_t[::1] out):
+    """The same with one word of memory read."""
+    cdef int64_t i, before
+    with nogil:
+        for i in range(places.shape[0]):
+            before = clock_exact()
+            read(&words[places[i]])
             out[i] = clock_exact() - before
 
 
