@@ -18,8 +18,7 @@ from gateway.drive import FLOODING, QUIET, active_mechanism, both, post, post_as
 from gateway.messages import OTHER_USER, USER, compose
 from tmm_core import Config
 from tmm_core.gateway import asgi, desk, wsgi
-from tmm_core.gateway.identify import ClientCertificate, HttpHeader
-from tmm_core.gateway.texts import Texts, header_text
+from tmm_core.gateway.identify import ClientCertificate, HttpHeader, Texts, header_text
 
 
 @both

@@ -29,7 +29,7 @@ from gateway.drive import (
 from gateway.messages import OTHER_USER, compose
 from tmm_core.gateway import answer, asgi, duis, wsgi
 from tmm_core.gateway.identify import HttpHeader
-from tmm_core.gateway.wsgi_input import WsgiInput
+from tmm_core.gateway.wsgi import WsgiInput
 
 
 @both

@@ -23,8 +23,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
-from tmm_core.gateway.texts import Texts, environ_text, header_text
-
 __all__ = [
     "AmbiguousIdentityError",
     "ClientCertificate",
@@ -37,6 +35,9 @@ __all__ = [
 
 #: An identifier that no User has: the pool of unknown Users.
 NOBODY = ""
+
+_MOST = 4_096  # texts kept
+_LONGEST = 64  # bytes; an EUI-64 has 23
 
 
 class Identity(NamedTuple):
@@ -341,3 +342,60 @@ def wsgi_identify(source: Source | Identify) -> Identify:
     """Return the function a source of identity uses on WSGI environs."""
     maker = getattr(source, "for_wsgi", None)
     return source if maker is None else maker()  # type: ignore[return-value]
+
+
+def header_text(value: bytes) -> str:
+    """Return the text of an HTTP header: UTF-8, as a proxy writes a name; what is not UTF-8 is Latin-1.
+
+    Examples
+    --------
+    >>> header_text("Énergie".encode()), header_text("Énergie".encode("latin-1"))
+    ('Énergie', 'Énergie')
+    """
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
+def environ_text(value: str) -> str:
+    """Return the text of an HTTP header in a WSGI environ, where each character stands for a byte (PEP 3333)."""
+    if value.isascii():
+        return value
+    try:
+        return header_text(value.encode("latin-1"))
+    except UnicodeEncodeError:  # not of this kind: the server has decoded it
+        return value
+
+
+class Texts(dict[bytes, str]):
+    """The text of a byte string, by subscription; of short ones the text is kept. *Thread-safe.*
+
+    Parameters
+    ----------
+    make : callable
+        Takes bytes, returns their text; called for what is not kept.
+
+    Notes
+    -----
+    At most 4,096 texts of at most 64 bytes are kept; one more, and all are forgotten.
+
+    Examples
+    --------
+    >>> texts = Texts(lambda value: value.decode("latin-1"))
+    >>> texts[b"4.1.1"] is texts[b"4.1.1"]
+    True
+    """
+
+    __slots__ = ("_make",)
+
+    def __init__(self, make: Callable[[bytes], str]) -> None:
+        self._make = make
+
+    def __missing__(self, value: bytes) -> str:
+        text = self._make(value)
+        if len(value) <= _LONGEST:
+            if len(self) >= _MOST:
+                self.clear()
+            self[value] = text
+        return text
