@@ -422,7 +422,7 @@ def test_srvs_that_find_no_room_do_not_keep_a_worker_from_starting(
     def full(*_: Any) -> None:
         raise MemoryLayoutError("no room")
 
-    monkeypatch.setattr("tmm_core.memory.making.allocate", full)
+    monkeypatch.setattr("tmm_core.memory.files.allocate", full)
     with caplog.at_level(logging.WARNING), Mechanism.open(config(tmp_path), start=FROZEN) as mechanism:
         assert mechanism.srv(srv_codes()[-1]) == 0
         assert "3 SRVs of this package are unknown to the block" in caplog.text

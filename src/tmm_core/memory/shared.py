@@ -27,10 +27,9 @@ from typing import Any
 import numpy as np
 
 from tmm_core.errors import MemoryLayoutError
+from tmm_core.memory.files import TermsFiles, make_file
 from tmm_core.memory.header import HEADER_BYTES, WORDS_AT, Header, Layout, boot_id, time_namespace
 from tmm_core.memory.locks import ByteLocks
-from tmm_core.memory.making import make_file
-from tmm_core.memory.names import TermsFiles
 from tmm_core.memory.place import allocate, open_anew, open_file
 
 __all__ = ["SharedBlock"]

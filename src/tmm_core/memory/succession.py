@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from tmm_core.errors import MemoryLayoutError
-from tmm_core.memory.making import LARGER, left_over
+from tmm_core.memory.files import LARGER, left_over
 from tmm_core.memory.shared import SharedBlock
 
 __all__ = ["larger", "succeed"]

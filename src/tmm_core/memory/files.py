@@ -1,17 +1,22 @@
-"""Files of a new block, and what was left over of those that were never finished."""
+"""The files beside a block: a new block in the making, the names of terms, and what was left over of either.
+
+Names of the terms in force are in small immutable files ``PATH.ID.terms.GENERATION``: one is written before its
+terms are put in force, and removed after the next ones are.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from tmm_core.errors import MemoryLayoutError
 from tmm_core.memory.header import HEADER_BYTES, Header, Layout
-from tmm_core.memory.place import allocate, create_file
+from tmm_core.memory.place import allocate, create_file, read_text, write_text
 
-__all__ = ["LARGER", "left_over", "make_file"]
+__all__ = ["LARGER", "TermsFiles", "left_over", "make_file"]
 
 #: In the name of a file that is to succeed another.
 LARGER = ".larger"
@@ -82,3 +87,60 @@ def left_over(path: str, block_id: str) -> list[str]:
     ]
     # By the larger block one knows its terms: it goes last.
     return [str(place.parent / match[0]) for match in sorted(found, key=lambda match: bool(match["larger"]))]
+
+
+class TermsFiles:
+    """The files of one block's terms.
+
+    Parameters
+    ----------
+    path : str
+        Of the block.
+    block_id : str
+        Keeps them apart from those of another block that had the name.
+    """
+
+    __slots__ = ("_path", "_stem")
+
+    def __init__(self, path: str, block_id: str) -> None:
+        self._path = path
+        self._stem = f"{path}.{block_id[:12]}.terms."
+
+    def write(self, generation: int, text: bytes) -> None:
+        """Write the names of terms about to be put in force; call it while `changing`."""
+        write_text(f"{self._stem}{generation}", text)
+
+    def forget(self, generation: int | None = None) -> None:
+        """Remove the names of the terms before these; of all by default."""
+        place = Path(self._stem)
+        form = re.compile(re.escape(place.name) + r"(\d{1,18})")
+        with contextlib.suppress(OSError):
+            for each in place.parent.iterdir():
+                match = form.fullmatch(each.name)
+                if match and (generation is None or int(match[1]) < generation):
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(each)
+
+    def read(self, generation: Callable[[], int]) -> tuple[int, bytes]:
+        """Return the generation in force and the names of its terms.
+
+        Parameters
+        ----------
+        generation : callable
+            Reads the generation in force.
+
+        Raises
+        ------
+        MemoryLayoutError
+            They are gone.
+        """
+        while True:
+            found = generation()
+            try:
+                return found, read_text(f"{self._stem}{found}")
+            except FileNotFoundError:
+                # Others have been put in force, and these are gone: look again.
+                if generation() == found:
+                    raise MemoryLayoutError(
+                        f"{self._path}: found no names of generation {found}, expected {self._stem}{found}"
+                    ) from None
