@@ -18,7 +18,6 @@ from typing import Any
 
 from tmm_core.errors import EventLogError
 from tmm_core.operations.event_log import candidates
-from tmm_core.operations.event_log.adding import adding, by_day
 from tmm_core.operations.event_log.event_records import Batch, Event
 from tmm_core.operations.event_log.files import (
     BUSY_MS,
@@ -29,7 +28,7 @@ from tmm_core.operations.event_log.files import (
     identity_of,
     month_of,
 )  # fmt: skip
-from tmm_core.operations.event_log.schema import APPLICATION_ID, SCHEMA_VERSION, statements
+from tmm_core.operations.event_log.schema import APPLICATION_ID, SCHEMA_VERSION, adding, by_day, statements
 
 __all__ = ["EventLog", "connect", "file_of", "files_of", "month_of"]
 

@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 
 from tmm_core.mechanism import Decision, Mechanism
-from tmm_core.operations.event_log.adding import adding
 from tmm_core.operations.event_log.event_records import Batch, add_to
-from tmm_core.operations.event_log.schema import CANDIDATE_TABLES
+from tmm_core.operations.event_log.schema import CANDIDATE_TABLES, adding
 from tmm_core.snapshot import Snapshot
 
 __all__ = ["COLUMNS", "Trial", "has_candidates", "prepare", "totals", "write"]

@@ -1,7 +1,8 @@
-"""What threads and other processes tell the watcher: never waits, never grows without end, never counts twice.
+"""What threads, gateways and other processes tell the watcher: never waits, grows without end or counts twice.
 
 In a process, records wait in a bounded queue. A process that is not the elected writer posts them as a file
-into ``events.db.inbox/``, which the elected one reads, commits and deletes.
+into ``events.db.inbox/``, which the elected one reads, commits and deletes. Of what a gateway
+noticed, every incident is in a count, told of or not.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import threading
 import uuid
 from collections import deque
+from collections.abc import Callable
 from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
@@ -20,7 +22,7 @@ from typing import Any
 
 from tmm_core.operations.event_log.event_records import Fault, Notification, ThrottleRecord
 
-__all__ = ["Inbox"]
+__all__ = ["GatewayFaults", "Inbox"]
 
 _log = logging.getLogger("tmm_core.watch")
 
@@ -33,6 +35,12 @@ _KINDS: dict[str, type[Any]] = {
     "notification": Notification,
 }
 _NAMES = {kind: name for name, kind in _KINDS.items()}
+#: Kind of a gateway's event, and that of the fault.
+_FAULTS = {
+    "fail_open": "fail-open",
+    "identity_disagrees": "identity-mismatch",
+    "identity_ambiguous": "identity-mismatch",
+}
 
 
 class Inbox:
@@ -161,3 +169,43 @@ def _records_of(letter: Path) -> list[Any]:
         name, values = json.loads(line)
         found.append(_KINDS[name](**values))
     return found
+
+
+class GatewayFaults:
+    """Takes the events of one gateway as its `on_event`. *Thread-safe.*
+
+    A gateway tells of a kind at most once a second, and of the last incidents of a burst not at all: `rest` looks at
+    its counts.
+
+    Parameters
+    ----------
+    fault : callable
+        `Watcher.fault`.
+    """
+
+    def __init__(self, fault: Callable[..., object]) -> None:
+        self._fault = fault
+        self._guard = threading.Lock()
+        self._told: dict[str, int] = {}
+        self._latest: dict[str, str] = {}
+        self._counts: Any = None
+
+    def __call__(self, event: Any) -> None:
+        if event.kind in _FAULTS:
+            self._counts = getattr(event, "counts", None)
+            self._latest[event.kind] = event.message
+            self._tell(event.kind, event.count)
+
+    def rest(self) -> None:
+        """Tell of what there was since the last event."""
+        if self._counts is not None:
+            for kind in tuple(self._latest):
+                self._tell(kind, getattr(self._counts, kind))
+
+    def _tell(self, kind: str, count: int) -> None:
+        # A gateway counts from its start; the log holds how many more there were.
+        with self._guard:
+            more = count - self._told.get(kind, 0)
+            if more > 0:
+                self._fault(_FAULTS[kind], self._latest[kind], count=more)
+                self._told[kind] = count

@@ -1,18 +1,24 @@
-"""The tables of the event log: what they hold, and the version of it. Told to people in docs/event-log.md."""
+"""The tables of the event log: what they hold, the version of it, and how to add to rows that may be there already.
+
+Told to people in docs/event-log.md.
+"""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 __all__ = [
-    "APPLICATION_ID", "CANDIDATE_TABLES", "FAULTS", "LOSSES", "NOTICES", "SCHEMA", "SCHEMA_VERSION", "statements",
+    "APPLICATION_ID", "CANDIDATE_TABLES", "FAULTS", "LOSSES", "NOTICES", "SCHEMA", "SCHEMA_VERSION", "adding", "by_day",
+    "statements",
 ]  # fmt: skip
 
 #: ``PRAGMA application_id``: an SQLite file with another one is not an event log. "TMMe".
 APPLICATION_ID = 0x544D4D65
 #: ``PRAGMA user_version``. A log of a later one is refused.
 SCHEMA_VERSION = 1
+
+_DAY = 86_400
 
 #: Kinds of fault: a closed set, so that a report and a metric can list them.
 FAULTS = (
@@ -281,3 +287,23 @@ def statements() -> Iterator[str]:
         if sqlite3.complete_statement(statement):
             yield statement
             statement = ""
+
+
+def adding(table: str, keys: tuple[str, ...], columns: tuple[str, ...]) -> str:
+    """An insertion that adds to the row where there is one already."""
+    return (
+        f"INSERT INTO {table} ({', '.join((*keys, *columns))}) VALUES ({', '.join('?' * len((*keys, *columns)))})"
+        f" ON CONFLICT ({', '.join(keys)}) DO UPDATE SET "
+        + ", ".join(f"{name} = {name} + excluded.{name}" for name in columns)
+    )
+
+
+def by_day(rows: Iterable[tuple[int, ...]], *, keys: int) -> list[tuple[int, ...]]:
+    """Rows by minute, added up by day."""
+    days: dict[tuple[int, ...], list[int]] = {}
+    for row in rows:
+        key = (row[0] // _DAY * _DAY, *row[1:keys])
+        amounts = row[keys:]
+        found = days.get(key)
+        days[key] = list(amounts) if found is None else [a + b for a, b in zip(found, amounts, strict=True)]
+    return [(*key, *amounts) for key, amounts in days.items()]
