@@ -15,8 +15,8 @@ from pathlib import Path
 
 from tmm_core.operations.charts import WIDE
 from tmm_core.operations.simulate import Simulation, simulate
-from tmm_core.operations.simulation.checks import checks
 from tmm_core.operations.simulation.page import load_figure, wait_figure
+from tmm_core.operations.simulation.promises import checks
 from tmm_core.operations.simulation.scenario import POLICIES
 from tmm_core.operations.simulation.scenario_files import load_scenario, shipped_scenarios
 from tmm_core.operations.simulation.summary import FIGURES, finding, value_text

@@ -20,9 +20,8 @@ from tmm_core.operations.cli import main
 from tmm_core.operations.commands import demo_cli
 from tmm_core.operations.demo import STORM, day_of, run_demo, run_storm, time_of_day
 from tmm_core.operations.simulation import scenario_files
-from tmm_core.operations.simulation.arrivals import Arrivals
-from tmm_core.operations.simulation.checks import checks
-from tmm_core.operations.simulation.fresh import Fresh
+from tmm_core.operations.simulation.arrivals import Arrivals, Fresh
+from tmm_core.operations.simulation.promises import checks
 
 SMALL = ["--requests", "150000", "--day"]
 

@@ -10,7 +10,9 @@ import pytest
 
 from tmm_core.mechanism import Mechanism
 from tmm_core.operations.demo import day_of, traffic_of
-from tmm_core.operations.simulation import mixes, streams
+from tmm_core.operations.simulation import streams
+from tmm_core.operations.simulation.arrivals import srv_table
+from tmm_core.operations.simulation.scenario import MIXES
 from tmm_core.operations.traffic.drive import TrafficSecond
 
 
@@ -120,11 +122,11 @@ def test_a_shorter_day_has_the_same_rates_and_reads_as_far_apart_in_the_day() ->
     assert spread == [360.0] * 6, "six minutes of the day"
 
 
-@pytest.mark.parametrize("mix", list(mixes.MIXES))
+@pytest.mark.parametrize("mix", list(MIXES))
 def test_a_mix_is_kept_to_one_part_in_4096(mix: str) -> None:
-    weights = mixes.MIXES[mix]
+    weights = MIXES[mix]
     numbers = {code: place for place, code in enumerate(weights)}
-    table = mixes.srv_table(weights, numbers.__getitem__)
+    table = srv_table(weights, numbers.__getitem__)
     assert table.size == 4096
     found = Counter(table.tolist())
     largest = max(weights, key=lambda code: weights[code])
@@ -135,6 +137,6 @@ def test_a_mix_is_kept_to_one_part_in_4096(mix: str) -> None:
 
 
 def test_every_service_request_of_the_day_but_one_kind_is_in_the_catalogue() -> None:
-    codes = {code for mix in mixes.MIXES.values() for code in mix}
+    codes = {code for mix in MIXES.values() for code in mix}
     with Mechanism(day_of(1, 36).config, start=0) as mechanism:
         assert {code for code in codes if mechanism.srv(code) == 0} == {"(unknown)"}

@@ -14,12 +14,11 @@ import pytest
 from tmm_core import Decision, Mechanism
 from tmm_core.operations.cli import main
 from tmm_core.operations.simulate import Simulation, simulate
-from tmm_core.operations.simulation import fresh as of_fresh
+from tmm_core.operations.simulation import arrivals as of_arrivals
 from tmm_core.operations.simulation import policies
-from tmm_core.operations.simulation.arrivals import Arrivals
-from tmm_core.operations.simulation.checks import checks
-from tmm_core.operations.simulation.fresh import Fresh, Senders
+from tmm_core.operations.simulation.arrivals import Arrivals, Fresh, Senders
 from tmm_core.operations.simulation.open_run import OpenRun, Requests, run_of, tallied
+from tmm_core.operations.simulation.promises import checks
 from tmm_core.operations.simulation.result import PolicyResult
 from tmm_core.operations.simulation.run import Run
 from tmm_core.operations.simulation.scenario import Change, DspTerms, Fault, Scenario, Traffic
@@ -120,8 +119,8 @@ def test_what_is_counted_is_what_comes_in_time(
     together: int, words: int, few: int, small: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In pieces of any size, by either way; with rates that jump, a User that begins late, and past traffic."""
-    monkeypatch.setattr(of_fresh, "_WORDS", words)
-    monkeypatch.setattr(of_fresh, "_FEW", few)
+    monkeypatch.setattr(of_arrivals, "_WORDS", words)
+    monkeypatch.setattr(of_arrivals, "_FEW", few)
     past = tmp_path / "past.csv"
     srvs = cycle(["8.2", *sorted(small.config.priority_srvs)])
     users_of_past = cycle(["Calm", "Flood 02", "?", "Flood 01"])

@@ -8,7 +8,7 @@ import pytest
 
 from tmm_core import Decision
 from tmm_core.operations.simulate import simulate
-from tmm_core.operations.simulation.checks import checks
+from tmm_core.operations.simulation.promises import checks
 from tmm_core.operations.simulation.scenario_files import load_scenario
 
 #: Event, seconds to play, whether a DSP without protection survives them in this model.

@@ -13,7 +13,7 @@ import pytest
 
 from tmm_core import Config, Decision, Mechanism
 from tmm_core.operations.simulate import simulate
-from tmm_core.operations.simulation.checks import Check, checks
+from tmm_core.operations.simulation.promises import Check, checks
 from tmm_core.operations.simulation.result import PolicyResult, Second
 from tmm_core.operations.simulation.scenario import Scenario
 from tmm_core.operations.simulation.scenario_files import load_scenario, shipped_scenarios

@@ -11,7 +11,7 @@ import pytest
 from tmm_core import Decision, Mechanism
 from tmm_core.operations.simulate import simulate
 from tmm_core.operations.simulation import policies
-from tmm_core.operations.simulation.checks import Check, checks
+from tmm_core.operations.simulation.promises import Check, checks
 from tmm_core.operations.simulation.result import PolicyResult
 from tmm_core.operations.simulation.scenario import Change, Scenario
 from tmm_core.operations.simulation.scenario_files import load_scenario

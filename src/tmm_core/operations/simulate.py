@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 
 from tmm_core.mechanism import Decision, Mechanism
-from tmm_core.operations.simulation.arrivals import Arrivals
-from tmm_core.operations.simulation.fresh import Fresh
+from tmm_core.operations.simulation.arrivals import Arrivals, Fresh
 from tmm_core.operations.simulation.open_run import OpenRun, run_of
 from tmm_core.operations.simulation.policies import NS
 from tmm_core.operations.simulation.result import PolicyResult

@@ -96,9 +96,8 @@ def _storm(args: argparse.Namespace) -> Simulation:
     """Play the storm, write its files, and say what came of it."""
     from tmm_core.operations.commands.simulate_cli import html_of
     from tmm_core.operations.demo import STORM, run_storm
-    from tmm_core.operations.simulation.files import write_files
     from tmm_core.operations.simulation.scenario_files import load_scenario
-    from tmm_core.operations.simulation.summary import lines
+    from tmm_core.operations.simulation.summary import lines, write_files
 
     seconds = load_scenario(STORM).seconds
     with terminal.progress("Playing the storm", seconds, quiet=args.quiet) as progress:

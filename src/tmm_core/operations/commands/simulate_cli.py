@@ -86,9 +86,8 @@ def run(args: argparse.Namespace) -> int:
 
     from tmm_core.operations.simulate import simulate
     from tmm_core.operations.simulation.compare import compare_lines
-    from tmm_core.operations.simulation.files import write_files
     from tmm_core.operations.simulation.scenario_files import load_scenario
-    from tmm_core.operations.simulation.summary import summary
+    from tmm_core.operations.simulation.summary import summary, write_files
 
     if args.list:
         return _list(args)

@@ -2,24 +2,43 @@
 
 Only random 64-bit words and elementwise arithmetic are used: the same seed gives the same requests on every
 machine. A User's traffic does not change when other Users are added or taken away.
+
+Service Requests are put in the order of time, or only counted. Where nothing is refused nothing but numbers counts:
+how many each User sends in each step, on the priority list and not. They are counted from the random words as they
+were drawn, stream by stream, and nothing is put in order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from math import prod
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from tmm_core.operations.simulation.fresh import Codes, Fresh, Past, Senders
-from tmm_core.operations.simulation.mixes import srv_table
 from tmm_core.operations.simulation.replayed import Replayed, replayed
 from tmm_core.operations.simulation.scenario import Scenario
-from tmm_core.operations.simulation.streams import Stream, Streams
-from tmm_core.operations.simulation.words import SRV, USER
+from tmm_core.operations.simulation.streams import Drawn, Stream, Streams
+from tmm_core.operations.simulation.words import BORN, SRV, TIME_BITS, USER, Words
 
-__all__ = ["Arrivals"]
+__all__ = ["Arrivals", "Codes", "Counted", "Fresh", "InTime", "Past", "Senders", "srv_table"]
+
+Codes = np.ndarray[Any, np.dtype[np.uint32]]
+Past = tuple[Codes, Codes]
+"""Of past traffic in a second: User slot << 8 | SRV, and times within it in units of 2**-`TIME_BITS`."""
+
+SRV_BITS = 12
+"""Of each random word, for the SRV: mixes are exact to 1/4096."""
+
+_Counts = np.ndarray[Any, np.dtype[np.int64]]
 
 _UNKNOWN = "(unknown)"
+_U = np.uint64
+_LOW, _HIGH = _U((1 << SRV_BITS) - 1), _U(64 - TIME_BITS)
+_WORDS = 1 << 16  # that go through several operations together: their arrays stay in the cache
+_FEW = 3  # cells of a table for each word in it
+_CELLS = 1 << 17  # of a table of counts, likewise
 
 
 class Arrivals:
@@ -76,3 +95,237 @@ class Arrivals:
         """Close the files that are replayed. Harmless when repeated."""
         for each in self._replayed:
             each.close()
+
+
+def srv_table(
+    mix: Mapping[str, int], number_of: Callable[[str], int]
+) -> np.ndarray[Any, np.dtype[np.uint16]]:
+    """Return SRV numbers for each value of the random bits, in proportion to the mix."""
+    size, total = 1 << SRV_BITS, sum(mix.values())
+    counts = {code: max(1, weight * size // total) for code, weight in mix.items()}
+    counts[max(mix, key=lambda code: mix[code])] += size - sum(counts.values())
+    return np.repeat(
+        np.array([number_of(code) for code in counts], dtype=np.uint16),
+        np.array(list(counts.values()), dtype=np.int64),
+    )
+
+
+class Senders(NamedTuple):
+    """Whose streams they are, and of what: `slots` of each, and of each traffic SRVs by the random bits.
+
+    `ends` says how many streams there are up to the end of each traffic, `listed` which SRV numbers are on the
+    priority list: 1, or 0.
+    """
+
+    slots: Codes
+    ends: list[int]
+    srvs: list[Codes]
+    listed: Codes
+
+
+class InTime(NamedTuple):
+    """Words of one second in the order of time, and where each step of it begins and the last one ends."""
+
+    words: Words
+    edges: list[int]
+
+
+class Counted(NamedTuple):
+    """How many there are.
+
+    `edges`, of shape (seconds, steps + 1), says how many come before each step, and before the next second. `alike`, of
+    shape (seconds, parts, 2, users), says how many come in so many steps at a time, by whether they are on the priority
+    list and by User slot.
+    """
+
+    edges: _Counts
+    alike: _Counts
+
+
+class Fresh:
+    """The new Service Requests of some seconds, put in order or counted when they are looked at.
+
+    Parameters
+    ----------
+    drawn : Drawn
+    senders : Senders
+    steps : int
+        Of a second.
+    first : int
+        The first second.
+    past : sequence of list of Past
+        What is added to each second; empty where nothing is.
+    """
+
+    __slots__ = ("_counted", "_drawn", "_in_time", "_past", "_senders", "_steps", "first")
+
+    def __init__(
+        self, drawn: Drawn, senders: Senders, steps: int, first: int, past: Sequence[list[Past]] = ()
+    ) -> None:
+        self._drawn, self._senders, self._steps, self._past, self.first = drawn, senders, steps, past, first
+        self._in_time: dict[int, InTime] = {}
+        self._counted: dict[tuple[int, int], Counted] = {}
+
+    @property
+    def seconds(self) -> int:
+        return int(self._drawn.counts.shape[1])
+
+    def in_time(self, place: int) -> InTime:
+        """Return one second, put in order once for all policies."""
+        if place not in self._in_time:
+            codes, times = self._second(place)
+            order = _by_time(times)
+            step = _steps_of(times.take(order), self._steps)
+            edges = np.searchsorted(step, np.arange(self._steps + 1)).tolist()
+            words = step.astype(np.int64)
+            words += (self.first + place) * self._steps
+            words <<= BORN - SRV
+            words |= codes.take(order)
+            words <<= SRV
+            self._in_time[place] = InTime(words, edges)
+        return self._in_time[place]
+
+    def counted(self, together: int, users: int) -> Counted:
+        """Return how many there are, counted once for all policies.
+
+        Parameters
+        ----------
+        together : int
+            Steps at a time.
+        users : int
+            How many slots there are.
+        """
+        if (together, users) not in self._counted:
+            self._counted[together, users] = self._count(together, users)
+        return self._counted[together, users]
+
+    def _second(self, place: int) -> Past:
+        """Return all of a second as they were drawn, stream by stream, and what is added."""
+        slots, ends, srvs, _ = self._senders
+        sizes = self._drawn.counts[:, place]
+        codes, raw = slots.repeat(sizes) << np.uint32(8), self._drawn.of(slice(None), place, place + 1)
+        sums = [0, *sizes.cumsum().tolist()]
+        for table, (begin, end) in zip(srvs, pairwise([0, *ends]), strict=True):
+            part = slice(sums[begin], sums[end])
+            codes[part] |= table.take((raw[part] & _LOW).view(np.int64))
+        times = (raw >> _HIGH).astype(np.uint32)
+        if not self._past:
+            return codes, times
+        more = [(codes, times), *self._past[place]]
+        return np.concatenate([each for each, _ in more]), np.concatenate([each for _, each in more])
+
+    # --- counting
+
+    def _count(self, together: int, users: int) -> Counted:
+        steps, seconds = self._steps, self.seconds
+        of_step = np.zeros((seconds, steps), dtype=np.int64)
+        alike = np.zeros((users, seconds, 2, -(-steps // together)), dtype=np.int64)
+        for slots, when, in_step, in_part in self._tallies(together):
+            of_step[when] += in_step
+            for slot, mine in zip(slots, in_part, strict=True):
+                alike[slot, when] += mine
+        edges = np.zeros((seconds, steps + 1), dtype=np.int64)
+        edges[:, 1:] = of_step.cumsum().reshape(seconds, steps)
+        edges[1:, 0] = edges[:-1, -1]
+        return Counted(edges, alike.transpose(1, 3, 2, 0))
+
+    def _tallies(self, together: int) -> Iterator[tuple[list[int], slice, _Counts, _Counts]]:
+        """Yield some User slots and seconds, and how many there are by second and step, and by slot, second, list and
+        part.
+        """
+        senders, steps = self._senders, self._steps
+        parts = -(-steps // together)
+        for table, (begin, end) in zip(senders.srvs, pairwise([0, *senders.ends]), strict=True):
+            listed = senders.listed[table]
+            for streams, seconds in self._pieces(begin, end, parts):
+                counted = self._tally(streams, seconds, listed, together)
+                yield senders.slots[streams].tolist(), seconds, *counted
+        for place, past in enumerate(self._past):
+            for codes, times in past:
+                slots, senders_of = np.unique(codes >> 8, return_inverse=True)
+                step = _steps_of(times, steps)
+                kinds = (senders_of * 2 + senders.listed[codes & 0xFF]) * parts + step // together
+                in_part = _binned(kinds, (slots.size, 1, 2, parts))
+                yield slots.tolist(), slice(place, place + 1), _binned(step, (1, steps)), in_part
+
+    def _pieces(self, begin: int, end: int, parts: int) -> Iterator[tuple[slice, slice]]:
+        """Yield streams and seconds to count at once, of some streams: a few of these, or a part of a large one."""
+        sizes, seconds = self._drawn.counts[begin:end].sum(axis=1).tolist(), self.seconds
+        most = max(1, _CELLS // (seconds * parts * 2))
+        first, words = begin, 0
+        for stream, size in enumerate(sizes, begin):
+            words += size
+            if stream > first and (words > _WORDS or stream - first >= most):
+                yield slice(first, stream), slice(0, seconds)
+                first, words = stream, size
+            if size > _WORDS:
+                every = max(1, seconds * _WORDS // size)
+                for second in range(0, seconds, every):
+                    yield slice(stream, stream + 1), slice(second, min(second + every, seconds))
+                first, words = stream + 1, 0
+        if first < end:
+            yield slice(first, end), slice(0, seconds)
+
+    def _tally(self, streams: slice, seconds: slice, listed: Codes, together: int) -> tuple[_Counts, _Counts]:
+        """Count by second and step, and by stream, second, list and part; `listed` is by the random bits."""
+        drawn, steps, parts = self._drawn, self._steps, -(-self._steps // together)
+        raw = drawn.of(streams, seconds.start, seconds.stop)
+        sizes = drawn.sizes[streams, seconds].copy()
+        sizes[:, -1, 1] = 0
+        step = _steps_of((raw >> _HIGH).astype(np.uint32), steps)
+        kinds = np.empty(raw.size, dtype=np.uint32)
+        listed.take((raw & _LOW).view(np.int64), out=kinds, mode="wrap")
+        shape = sizes.shape[:2]
+        rows = np.arange(shape[0] * shape[1])
+        if rows.size * 2 * steps <= _FEW * raw.size:
+            # Adding up the steps is less work than counting everything twice.
+            kinds *= np.uint32(steps)
+            kinds += step
+            kinds += _begins(rows, sizes, 2 * steps)
+            table = _binned(kinds, (*shape, 2, steps))
+            return np.einsum("abcd->bd", table), _in_parts(table, together)
+        of_step = step + _begins(rows % shape[1], sizes, steps)
+        step //= np.uint32(together)
+        kinds *= np.uint32(parts)
+        kinds += step
+        kinds += _begins(rows, sizes, 2 * parts)
+        return _binned(of_step, (shape[1], steps)), _binned(kinds, (*shape, 2, parts))
+
+
+def _begins(rows: _Counts, sizes: _Counts, width: int) -> Codes:
+    """Return where the row begins in which each word is counted; of words between two seconds, where one more would."""
+    begins = np.full((rows.size, 2), (rows[-1] + 1) * width, dtype=np.uint32)
+    begins[:, 0] = rows * width
+    return begins.ravel().repeat(sizes.ravel())
+
+
+def _binned(kinds: np.ndarray[Any, Any], shape: tuple[int, ...]) -> _Counts:
+    """Count whole numbers into a table; larger ones are left out."""
+    size = prod(shape)
+    return np.bincount(kinds, minlength=size)[:size].reshape(shape)
+
+
+def _in_parts(table: _Counts, together: int) -> _Counts:
+    """Return the sums of so many numbers at a time along the last axis."""
+    steps = table.shape[-1]
+    if steps % together == 0:
+        # Faster than `reduceat`, as parts are short.
+        found: _Counts = np.einsum("...ij->...i", table.reshape(*table.shape[:-1], -1, together))
+        return found
+    return np.add.reduceat(table, np.arange(0, steps, together), axis=-1)
+
+
+def _steps_of(times: Codes, steps: int) -> Codes:
+    """Return the steps of times within a second."""
+    if steps > 1 << 32 - TIME_BITS:
+        return ((times.astype(np.uint64) * _U(steps)) >> _U(TIME_BITS)).astype(np.uint32)
+    found: Codes = times * np.uint32(steps)
+    found >>= TIME_BITS
+    return found
+
+
+def _by_time(times: Codes) -> np.ndarray[Any, np.dtype[np.intp]]:
+    """Return the order of times, and of their places where they are the same."""
+    # Two stable passes over short words: NumPy sorts these by digits, several times faster than whole words.
+    order = np.argsort(times.astype(np.uint8), kind="stable")
+    return order.take(np.argsort((times >> 8).astype(np.uint16).take(order), kind="stable"))

@@ -7,7 +7,7 @@ from typing import Any
 
 from tmm_core.operations import terminal
 from tmm_core.operations.simulate import Simulation
-from tmm_core.operations.simulation.checks import checks
+from tmm_core.operations.simulation.promises import checks
 from tmm_core.operations.simulation.result import PolicyResult
 from tmm_core.operations.simulation.scenario import POLICIES
 from tmm_core.operations.simulation.summary import FIGURES, Row, about, finding, value_text

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tmm_core.mechanism import Decision
-from tmm_core.operations.simulation.fresh import Fresh
+from tmm_core.operations.simulation.arrivals import Fresh
 from tmm_core.operations.simulation.policies import NS
 from tmm_core.operations.simulation.result import Second
 from tmm_core.operations.simulation.run import Run

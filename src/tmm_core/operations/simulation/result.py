@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tmm_core.mechanism import Decision
-from tmm_core.operations.simulation.audit import Audited
+from tmm_core.operations.simulation.promises import Audited
 from tmm_core.operations.simulation.scenario import Scenario
 from tmm_core.operations.simulation.shares import Shares
 

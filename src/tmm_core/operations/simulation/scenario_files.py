@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from tmm_core.errors import ConfigError, EventLogError, Mistake, TMMError
-from tmm_core.operations.simulation.mixes import MIXES, PRIORITY_SRVS
 from tmm_core.operations.simulation.replayed import logged_traffic
 from tmm_core.operations.simulation.scenario import (
     CLIENT_KINDS,
     FAULT_KINDS,
+    MIXES,
     POLICIES,
+    PRIORITY_SRVS,
     TRAFFIC_KINDS,
     Change,
     Client,
