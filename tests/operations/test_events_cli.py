@@ -8,7 +8,7 @@ from datetime import datetime
 import pytest
 
 from tmm_core.operations.cli import main
-from tmm_core.operations.commands import events_cli, log_arguments
+from tmm_core.operations.commands import arguments, events_cli
 from tmm_core.operations.event_log.event_records import Notification
 from tmm_core.operations.event_log.files import LogSet
 from tmm_core.operations.event_log.happenings import KINDS, happenings
@@ -147,7 +147,7 @@ def test_a_configuration_file_names_the_log_whatever_else_is_wrong_in_it(
     all_kinds(world)
     toml = world.path.with_name("tmm.toml")
     toml.write_text('[mechanism]\nhold_s = -1\n[files]\nallocations = "gone.csv"\nevent_log = "events.db"\n')
-    assert log_arguments.logs_of([toml, world.path]) == [world.path, world.path]
+    assert arguments.logs_of([toml, world.path]) == [world.path, world.path]
     assert main([command, str(toml)]) == 0
     for text, fault in [
         ("[capacity]\n", "names no event log: [files] event_log"),
@@ -161,6 +161,6 @@ def test_a_configuration_file_names_the_log_whatever_else_is_wrong_in_it(
 
 
 def test_times_are_utc() -> None:
-    assert log_arguments.moment("2026-11-25T12:00:00") == NOON
-    assert log_arguments.moment("2026-11-25T13:00:00+01:00") == NOON
-    assert log_arguments.moment("1h") < log_arguments.moment("59min")
+    assert arguments.moment("2026-11-25T12:00:00") == NOON
+    assert arguments.moment("2026-11-25T13:00:00+01:00") == NOON
+    assert arguments.moment("1h") < arguments.moment("59min")

@@ -15,10 +15,10 @@ import pytest
 from tmm_core.errors import ConfigError, EventLogError, TMMError
 from tmm_core.mechanism import Decision
 from tmm_core.operations.cli import main
-from tmm_core.operations.planning.what_if import what_if
 from tmm_core.operations.replay import Requests, run_replay
 from tmm_core.operations.traffic.logged_traffic import LoggedTraffic
 from tmm_core.operations.traffic.request_log import RequestLog
+from tmm_core.operations.traffic.what_if import what_if
 from tmm_core.policy.config import Config
 
 from .conftest import MakeWorld

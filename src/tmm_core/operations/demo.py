@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tmm_core.mechanism import Mechanism
-from tmm_core.operations.figures import Panel, clock_label
+from tmm_core.operations.figures import Panel, clock_label, outcome_chart
 from tmm_core.operations.simulate import Simulation, simulate
 from tmm_core.operations.simulation.arrivals import Arrivals
 from tmm_core.operations.simulation.scenario import Scenario
@@ -23,7 +23,6 @@ from tmm_core.operations.simulation.words import born_of, srvs_of, users_of
 from tmm_core.operations.terminal import duration
 from tmm_core.operations.traffic.drive import Drive, TrafficSecond
 from tmm_core.operations.traffic.outcome import Outcome
-from tmm_core.operations.traffic.outcome_chart import outcome_chart
 from tmm_core.operations.traffic.outcome_files import OutcomeFiles
 
 __all__ = ["REQUESTS_PER_S", "STORM", "Demo", "day_of", "run_demo", "run_storm", "time_of_day", "traffic_of"]

@@ -17,11 +17,10 @@ import numpy as np
 
 from tmm_core.errors import TMMError
 from tmm_core.mechanism import Mechanism
-from tmm_core.operations.figures import Panel, clock_label
+from tmm_core.operations.figures import Panel, clock_label, outcome_chart
 from tmm_core.operations.traffic.drive import Drive, TrafficSecond
 from tmm_core.operations.traffic.logged_traffic import LoggedNotes
 from tmm_core.operations.traffic.outcome import Outcome
-from tmm_core.operations.traffic.outcome_chart import outcome_chart
 from tmm_core.operations.traffic.outcome_files import OutcomeFiles
 from tmm_core.operations.traffic.request_log import LogNotes, RequestLog
 from tmm_core.operations.traffic.request_order import by_second

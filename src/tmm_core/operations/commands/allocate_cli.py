@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tmm_core.errors import ConfigError, Mistake, TMMError
 from tmm_core.operations import terminal
-from tmm_core.operations.commands.log_arguments import logs_of
-from tmm_core.operations.commands.placing import place
+from tmm_core.operations.commands.arguments import logs_of, place
 from tmm_core.operations.planning import allocation_words as words
 from tmm_core.operations.planning.allocation_changes import Change, changes, file_before, read_before
 from tmm_core.policy.allocation import NOTICE, Allocations, allocate
@@ -24,7 +23,7 @@ from tmm_core.policy.parameters import Parameters
 from tmm_core.policy.portfolio import Portfolio
 
 if TYPE_CHECKING:
-    from tmm_core.operations.planning.over_allocation import Recorded
+    from tmm_core.operations.planning.recorded_traffic import Recorded
 
 __all__ = ["add_parser", "run"]
 
@@ -131,7 +130,7 @@ def _run(args: argparse.Namespace) -> int:
     recorded = None
     if args.against:
         from tmm_core.operations.event_log.files import LogSet
-        from tmm_core.operations.planning.over_allocation import over_allocation
+        from tmm_core.operations.planning.recorded_traffic import over_allocation
 
         with LogSet(logs_of(args.against)) as logs:
             unknown = float(parameters.unknown_allocation)
@@ -145,9 +144,7 @@ def _run(args: argparse.Namespace) -> int:
         hint = "choose another name, or --replace"
         written = place(args.output, allocations.to_csv(), replace=args.replace, hint=hint)
     if args.chart is not None and not refused:
-        from tmm_core.operations.planning.allocation_chart import allocation_chart
-
-        place(args.chart, allocation_chart(allocations), replace=True)
+        place(args.chart, words.allocation_chart(allocations), replace=True)
     if args.json:
         figures = words.figures(allocations, changed, args.limit, recorded)
         compared = None if before is None else str(before)

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from tmm_core.operations.audit import audit
-from tmm_core.operations.commands.log_arguments import add_log_arguments, logs_of
+from tmm_core.operations.commands.arguments import add_log_arguments, logs_of
 from tmm_core.operations.terminal import number, percent, plain, print_json
 
 __all__ = ["add_parser", "run"]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tmm_core.errors import EventLogError
-from tmm_core.operations.commands.log_arguments import add_log_arguments, logs_of
+from tmm_core.operations.commands.arguments import add_log_arguments, logs_of
 from tmm_core.operations.event_log.files import LogSet
 from tmm_core.operations.event_log.happenings import (
     KINDS,

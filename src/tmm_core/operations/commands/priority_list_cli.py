@@ -8,15 +8,12 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tmm_core.errors import ConfigError, Mistake, TMMError
 from tmm_core.operations import terminal
+from tmm_core.operations.commands.arguments import logs_of, place
 from tmm_core.operations.commands.check_cli import day
-from tmm_core.operations.commands.log_arguments import logs_of
-from tmm_core.operations.commands.placing import place
-from tmm_core.operations.event_log.files import LogSet
-from tmm_core.operations.planning.priority_traffic import Traffic, traffic_of
 from tmm_core.operations.terminal import Paint, percent, plain
 from tmm_core.policy import priority_changes as versions
 from tmm_core.policy.allocation_files import dated_files
@@ -24,6 +21,9 @@ from tmm_core.policy.catalogue import by_srv_code
 from tmm_core.policy.config import PriorityList
 from tmm_core.policy.config_files import load_priority_list, priority_list_on
 from tmm_core.policy.service_requests import srv_codes, variants_of
+
+if TYPE_CHECKING:
+    from tmm_core.operations.planning.recorded_traffic import Traffic
 
 __all__ = ["add_parser", "run"]
 
@@ -99,6 +99,9 @@ def run(args: argparse.Namespace) -> int:
     """Show, compare or change."""
     traffic = None
     if args.traffic:
+        from tmm_core.operations.event_log.files import LogSet
+        from tmm_core.operations.planning.recorded_traffic import traffic_of
+
         with LogSet(logs_of(args.traffic)) as logs:
             traffic = traffic_of(logs, args.month)
     if args.action == "show":

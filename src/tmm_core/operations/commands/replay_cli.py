@@ -12,7 +12,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from tmm_core.operations import terminal
-from tmm_core.operations.commands.log_arguments import logs_of, moment
+from tmm_core.operations.commands.arguments import logs_of, moment
 
 if TYPE_CHECKING:
     from tmm_core.operations.replay import Replay, Source
@@ -92,8 +92,8 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Replay the log and show the summary."""
-    from tmm_core.operations.planning.what_if import what_if
     from tmm_core.operations.replay import run_replay
+    from tmm_core.operations.traffic.what_if import what_if
     from tmm_core.policy.config import Config
 
     began = perf_counter()
@@ -160,8 +160,8 @@ def _opened(args: argparse.Namespace, logs: list[Path], stack: ExitStack) -> tup
 def _figures(replay: Replay) -> dict[str, Any]:
     """Return everything, ready for JSON."""
     from tmm_core.operations.replay import time_at
-    from tmm_core.operations.traffic.side_by_side import side_by_side
     from tmm_core.operations.traffic.summary import summary
+    from tmm_core.operations.traffic.what_if import side_by_side
 
     about = {
         "first_second": time_at(replay.start),
@@ -189,8 +189,8 @@ def _left_out(notes: LogNotes | LoggedNotes) -> str:
 def _lines(args: argparse.Namespace, replay: Replay, mode: str, name: str, took_s: float) -> Iterator[str]:
     from tmm_core.operations.replay import time_at
     from tmm_core.operations.traffic.logged_traffic import LoggedNotes
-    from tmm_core.operations.traffic.side_by_side import side_by_side_lines
     from tmm_core.operations.traffic.summary import summary_lines
+    from tmm_core.operations.traffic.what_if import side_by_side_lines
 
     outcome, number, notes = replay.outcome, terminal.number, replay.notes
     paint = terminal.Paint.of(sys.stdout)

@@ -86,7 +86,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Read the logs, compute, and write."""
     from tmm_core.errors import ConfigError, EventLogError, Mistake
-    from tmm_core.operations.commands.log_arguments import logs_of
+    from tmm_core.operations.commands.arguments import logs_of
     from tmm_core.operations.event_log.files import LogSet
     from tmm_core.operations.report.anonymise import anonymised
     from tmm_core.operations.report.compute import figures_of

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import signal
-import sys
-import threading
 from pathlib import Path
 from typing import Any
 
 from tmm_core.operations import serve
-from tmm_core.operations.commands.attach import is_replaced, look_when_there
-from tmm_core.operations.commands.named import block_of
+from tmm_core.operations.commands.arguments import (
+    REPLACED_S,
+    block_of,
+    is_replaced,
+    look_when_there,
+    say,
+    stop_when_told,
+)
 
 __all__ = ["add_parser", "run"]
 
@@ -23,7 +26,6 @@ examples:
 
 The page is read-only and has no login of its own: whoever can reach it sees all Users.
 """
-_REPLACED_S = 5.0
 
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
@@ -58,25 +60,17 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     shared = block_of(args.config)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stop_when_told()
     while not stop.is_set():
-        mechanism = look_when_there(
-            shared, lambda: _say("waiting for a gateway to make the block"), stop.wait
-        )
+        mechanism = look_when_there(shared, stop.wait)
         if mechanism is None:
             break
         page = serve.start(mechanism, host=args.bind, port=args.port, allow_hosts=args.allow_host)
-        _say(f"live page at {page.address}")
+        say(f"live page at {page.address}")
         try:
-            while not stop.wait(_REPLACED_S) and not is_replaced(mechanism, shared):
+            while not stop.wait(REPLACED_S) and not is_replaced(mechanism, shared):
                 pass
         finally:
             page.stop()
             mechanism.close()
     return 0
-
-
-def _say(text: str) -> None:
-    print(f"tmm: {text}", file=sys.stderr, flush=True)

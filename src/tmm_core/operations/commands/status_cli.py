@@ -13,7 +13,7 @@ from typing import Any
 from tmm_core.errors import TMMError
 from tmm_core.mechanism import Decision, Mechanism
 from tmm_core.operations import terminal
-from tmm_core.operations.commands.named import block_of
+from tmm_core.operations.commands.arguments import block_of
 from tmm_core.operations.terminal import number, percent, plain
 from tmm_core.policy.config import Config
 from tmm_core.snapshot import NO_LIMIT, Difference, Snapshot

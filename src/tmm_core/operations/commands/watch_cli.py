@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import argparse
 import logging
-import signal
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
 from tmm_core.errors import MemoryLayoutError
-from tmm_core.operations.commands.attach import is_replaced, look_when_there
-from tmm_core.operations.commands.named import block_of, event_log_of
+from tmm_core.operations.commands.arguments import (
+    REPLACED_S,
+    block_of,
+    event_log_of,
+    is_replaced,
+    look_when_there,
+    say,
+    stop_when_told,
+)
 from tmm_core.operations.notices import Templates
 from tmm_core.operations.notify import start_notifiers
 from tmm_core.operations.senders import load_senders
@@ -29,7 +34,6 @@ It looks once a second at the block that the workers of this host share ([state]
 Several may run: one writes, the others stand by. A gateway with one process can do it in a thread of its own:
 tmm_core.operations.watch.start(mechanism).
 """
-_REPLACED_S = 5.0
 
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
@@ -72,33 +76,29 @@ def run(args: argparse.Namespace) -> int:
     templates = Templates.load(args.templates) if args.templates else Templates()
     settings = WatchSettings(keep_months=args.keep_months, detail_months=args.detail_months, host=args.host)
     logging.basicConfig(stream=sys.stderr, format="tmm: %(message)s", level=logging.WARNING)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stop_when_told()
     while not stop.is_set():
-        mechanism = look_when_there(
-            shared, lambda: _say("waiting for a gateway to make the block"), stop.wait
-        )
+        mechanism = look_when_there(shared, stop.wait)
         if mechanism is None:
             break
         watcher = Watcher(mechanism, log, settings=settings)
-        _say(f"watching {shared}, event log {watcher.path}")
+        say(f"watching {shared}, event log {watcher.path}")
         watcher.start()
         notifiers = start_notifiers(watcher.path, senders, watcher.put, templates=templates, elected=watcher)
         try:
-            while not stop.wait(_REPLACED_S):
+            while not stop.wait(REPLACED_S):
                 try:
                     if is_replaced(mechanism, shared):
-                        _say("the block was made anew: going on with the new one")
+                        say("the block was made anew: going on with the new one")
                         break
                 except MemoryLayoutError as error:
-                    _say(str(error))
+                    say(str(error))
         finally:
             for notifier in notifiers:
                 notifier.stop()
             watcher.stop()
             mechanism.close()
-    _say("all is flushed")
+    say("all is flushed")
     return 0
 
 
@@ -106,7 +106,3 @@ def _months(text: str) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 4:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of months, 0 (never) or more")
     return int(text)
-
-
-def _say(text: str) -> None:
-    print(f"tmm: {text}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""What `tmm allocate` says: one User's figure in sentences, the table, the chart, the figures for programs."""
+"""What `tmm allocate` says: one User's figure in sentences, the table, the charts, the figures for programs."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from tmm_core.policy.parameters import QUANTA_PER_UNIT, SECONDS_PER_DAY
 from tmm_core.policy.validation import CATEGORIES
 
 if TYPE_CHECKING:
-    from tmm_core.operations.planning.over_allocation import Recorded
+    from tmm_core.operations.planning.recorded_traffic import Recorded
 
-__all__ = ["chart", "explanation", "figures", "over_lines", "shares_of", "table_lines"]
+__all__ = ["allocation_chart", "chart", "explanation", "figures", "over_lines", "shares_of", "table_lines"]
 
 _LONGEST_NAME = 24
 _EIGHTHS: tuple[str, ...] = ("", *"\u258f\u258e\u258d\u258c\u258b\u258a\u2589")
@@ -344,3 +344,25 @@ def _percent(value: Fraction) -> str:
 
 def _float(value: Fraction | None) -> float | None:
     return None if value is None else float(value)
+
+
+def allocation_chart(allocations: Allocations) -> str:
+    """Draw as SVG what each category of Users has, what is kept, and the limits; the figures are the terminal's."""
+    from tmm_core.operations.figures import bar_chart  # only who writes a chart pays for it
+
+    parts, totals = shares_of(allocations)
+    threshold = float(allocations.parameters.operating_threshold)
+    given = percent(float(allocations.total), threshold)
+    title = f"{given} of the operating threshold is allocated to {len(allocations.users)} Users"
+    rows = [
+        (name, float(value), f"{float(value):,.10g} ({percent(float(value), threshold)})")
+        for name, value in [*parts, *totals]
+    ]
+    return bar_chart(
+        title,
+        "; ".join(f"{name}: {text}" for name, _, text in rows) + " units per second. " + NOTICE,
+        rows,
+        limits=len(totals),
+        subtitle=f"Allocations for {allocations.month}, digest {allocations.digest}. {NOTICE}",
+        unit="Units per second, and share of the operating threshold",
+    )
