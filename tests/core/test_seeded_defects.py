@@ -209,7 +209,7 @@ DEFECTS: dict[str, tuple[list[Change], str]] = {
         "core/test_gate.py::test_terms_that_change_while_a_gate_follows_are_followed_too",
     ),
     "a gate counts in the slab of its parent": (
-        [("_core/handles.pxi", "\n                                     or self.life != self.engine.life)", ")")],
+        [("_core/handles.pxi", "\n                    or self.life != self.engine.life)", ")")],
         "shared/test_processes.py::test_no_call_of_a_forked_child_writes_to_its_parents_slab",
     ),
     "a clock put before the library's is passed by": (

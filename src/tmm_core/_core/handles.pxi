@@ -38,9 +38,13 @@ cdef class Gate:
 
     cdef inline object answered(self, uint32_t number, int64_t now, bint clock_is_ours):
         cdef int64_t outcome
-        if FREE_THREADED or unlikely(number >= self.engine.srvs or self.user >= self.engine.guard.users
-                                     or self.life != self.engine.life):
+        if unlikely(number >= self.engine.srvs or self.user >= self.engine.guard.users
+                    or self.life != self.engine.life):
             return self.answered_late(number, now, clock_is_ours)
+        if FREE_THREADED:
+            if unlikely(read(&self.engine.door.control.generation) != self.generation):
+                return self.answered_late(number, now, clock_is_ours)
+            return answered(self.engine, self.user, number, now, clock_is_ours)
         outcome = decide_in_place(&self.engine.plan, &self.place, number, now, False)
         if unlikely(outcome < 0):
             if outcome == ~0 and read(&self.engine.door.control.generation) != self.generation:
