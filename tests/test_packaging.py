@@ -18,7 +18,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-LARGEST_WHEEL = 532_000  # bytes; the aim is 500,000 (docs/decisions/0056)
+LARGEST_WHEEL = 512 * 1024  # bytes; the aim is 500,000 (docs/decisions/0056)
 #: What another extension, a type checker and the engine need at run time.
 IN_WHEEL = {
     "tmm_core/py.typed",
