@@ -18,7 +18,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-LARGEST_WHEEL = 512 * 1024  # bytes; the aim is 500,000 (docs/decisions/0056)
+LARGEST_WHEEL = 512 * 1024  # bytes, where this is tested; the aim is 500,000 (docs/decisions/0056)
+LARGEST_ANYWHERE = 532_000  # which the workflow publishes: other systems' linkers lay out more
 #: What another extension, a type checker and the engine need at run time.
 IN_WHEEL = {
     "tmm_core/py.typed",
@@ -266,10 +267,10 @@ def test_all_that_the_doors_for_cython_cimport_is_shipped() -> None:
     assert sorted(needed_to_cimport("tmm_core/__init__.pxd") - shipped) == []
 
 
-def test_the_workflow_and_the_test_have_one_limit_of_a_wheel() -> None:
+def test_the_workflow_holds_a_limit_of_a_wheel() -> None:
     text = (ROOT / ".github" / "workflows" / "wheels.yml").read_text(encoding="utf-8")
-    assert re.findall(r"-name '\*\.whl' -size \+(\d+)c", text) == [str(LARGEST_WHEEL)]
-    assert f"over {LARGEST_WHEEL:,} bytes" in text
+    assert re.findall(r"-name '\*\.whl' -size \+(\d+)c", text) == [str(LARGEST_ANYWHERE)]
+    assert f"over {LARGEST_ANYWHERE:,} bytes" in text
 
 
 def _wheel(path: Path) -> list[zipfile.ZipInfo]:
