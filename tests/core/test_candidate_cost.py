@@ -17,14 +17,9 @@ from typing import Any
 
 import pytest
 from extensions import build_extensions
-from seeded import Change, Copy
+from seeded import ROOT, Change, Copy, put_in
 
 pytest.importorskip("Cython", reason="building a copy of the engine needs Cython and a compiler")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(900),
-    pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind counts the instructions"),
-]
 
 N = 10_000
 EXTENSIONS = "extensions"
@@ -37,7 +32,7 @@ ASKED = (
 REFUSED = (
     "        outcome = decide_fully(plan, user, srv, now, False)\n"
     "    if plan.candidate and outcome != PRIORITY:\n"
-    "        compare(plan.door, plan.slab, user, srv, outcome, now, clock_is_ours, plan.shared)\n"
+    "        compare(plan.door, plan.slab, user, srv, <int>outcome, now, clock_is_ours, plan.shared)\n"
 )
 WITHOUT: list[Change] = [
     (PLAN, "        plan.candidate = read(&settings.candidate)\n", ""),
@@ -78,6 +73,13 @@ def counted(copy: Copy, srv: str, candidate: str) -> float:
     return int(collected[1]) / N
 
 
+def test_what_is_taken_out_has_its_place() -> None:
+    put_in(ROOT, WITHOUT)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind counts the instructions")
 def test_instructions_of_a_candidate(tmp_path: Path, record_property: Callable[[str, Any], None]) -> None:
     copy = Copy(tmp_path, optimised=True)
     copy.build()
@@ -102,6 +104,6 @@ def test_instructions_of_a_candidate(tmp_path: Path, record_property: Callable[[
     # Nothing on the short way asks for it; the compiler may lay that out otherwise by an instruction or two.
     assert abs(unused - without) <= 3
     # One more bucket and its terms. Asking it of everybody, or twice, would be as much again.
-    assert 30 <= used - unused <= 120
+    assert 30 <= used - unused <= 140
     # What is on the priority list is no matter of a candidate: no bucket is asked, only the short way is not taken.
-    assert listed_used - listed <= 80
+    assert listed_used - listed <= 100
