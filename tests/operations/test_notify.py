@@ -342,7 +342,8 @@ def test_a_mail_is_sent_to_the_users_own_addresses() -> None:
         )
         sender.send(notice())
         thread.join(10)
-    assert "rcpt TO:<ops@north.example>" in got or "RCPT TO:<ops@north.example>" in got
+    # Commands may be in either case, and Python's have been in both.
+    assert "rcpt to:<ops@north.example>" in [line.lower() for line in got]
     message = message_from_string(
         "\n".join(got[got.index("data") + 1 : got.index(".")]), policy=policy.default
     )
