@@ -24,8 +24,6 @@ cdef extern from "atomics.h" nogil:
     void publish "tmm_publish"(int64_t* word, int64_t value) noexcept
     # True when `word` held *expected and now holds value; else *expected is what it held.
     bint swap_if "tmm_swap_if"(int64_t* word, int64_t* expected, int64_t value) noexcept
-    # A word that is about to be read and then written: let its line come over as one's own.
-    void fetch_to_write "tmm_fetch_to_write"(int64_t* word) noexcept
     # Read again after plain reads that must not move behind it; partner of begin_writing.
     int64_t recheck "tmm_recheck"(int64_t* word) noexcept
     void begin_writing "tmm_begin_writing"() noexcept

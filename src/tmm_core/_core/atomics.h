@@ -26,12 +26,6 @@
 #define tmm_atomic_cas(word, expected, value, order) \
     __atomic_compare_exchange_n((word), (expected), (value), 0, (order), __ATOMIC_RELAXED)
 #define tmm_atomic_fence(order) __atomic_thread_fence(order)
-/* A hint. On x86-64 the builtin is the instruction only where the compiler may count on it; older processors pass it. */
-#if defined(__x86_64__)
-#define tmm_fetch_to_write(word) __asm__ volatile("prefetchw %0" : : "m"(*(word)))
-#else
-#define tmm_fetch_to_write(word) __builtin_prefetch((word), 1)
-#endif
 #define TMM_LIKELY(x) __builtin_expect(!!(x), 1)
 #define TMM_UNLIKELY(x) __builtin_expect(!!(x), 0)
 /* A call of it lies on no path that is taken often: the compiler makes all that leads there small. */
@@ -58,7 +52,6 @@ static __forceinline int tmm_atomic_cas_(int64_t *word, int64_t *expected, int64
 }
 #define tmm_atomic_cas(word, expected, value, order) tmm_atomic_cas_((word), (expected), (value))
 #define tmm_atomic_fence(order) MemoryBarrier()
-#define tmm_fetch_to_write(word) ((void)(word))
 #define TMM_LIKELY(x) (x)
 #define TMM_UNLIKELY(x) (x)
 #define tmm_seldom() ((void)0)

@@ -4,7 +4,7 @@ One word, the stamp at which that queue is empty: backlog = max(0, word - now), 
 """
 
 from libc.stdint cimport int64_t
-from .atomic cimport fetch_to_write, read, swap_if
+from .atomic cimport read, swap_if
 from .gcra cimport SKEW, ahead, plus
 from .layout cimport Control
 
@@ -19,10 +19,9 @@ cdef inline int64_t waiting(int64_t word, int64_t now, int64_t ceiling) noexcept
 
 cdef inline void charge_backlog(int64_t* word, int64_t amount, int64_t now, int64_t ceiling) noexcept nogil:
     """Add to the virtual queue, up to its ceiling."""
-    cdef int64_t found, lead
+    cdef int64_t found = 0, lead
     # Read so as to write: other workers' line then comes over once, and not a second time for the charge.
-    fetch_to_write(word)
-    found = read(word)
+    swap_if(word, &found, found)
     while True:
         lead = waiting(found, now, ceiling) + amount
         if lead > ceiling:
