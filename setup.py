@@ -23,7 +23,7 @@ else:
         # A third less to load and to ship, and as fast (docs/decisions/0050, 0056 and 0060): what is cold stays in one
         # piece, and no loop is there twice.
         compile_args += ["--param", "inline-unit-growth=41", "-fno-reorder-blocks-and-partition"]
-        compile_args += ["-falign-functions=32", "-falign-labels=1", "-fno-unswitch-loops"]
+        compile_args += ["-falign-labels=1", "-fno-unswitch-loops"]
     link_args = [] if DEBUG else (["-Wl,-x"] if sys.platform == "darwin" else ["-Wl,-s"])
     if SANITIZE:
         compile_args = ["-O1", "-g", f"-fsanitize={SANITIZE}", "-std=gnu11"]
@@ -43,7 +43,6 @@ extension = Extension(
     ],
     extra_compile_args=compile_args,
     extra_link_args=link_args,
-    libraries=["dl"] if sys.platform == "linux" else [],  # part of the C library from glibc 2.34 on
 )
 
 

@@ -6,10 +6,8 @@ cimport cython
 from libc.stdint cimport int64_t, uint16_t, uint32_t
 from tmm_core cimport Lane
 from tmm_core._core.atomic cimport read, swap_if
-from tmm_core._core.clock cimport clock_exact, find_clock
+from tmm_core._core.clock cimport clock_exact
 from tmm_core._core.gcra cimport base_of, plus, stamp_of
-
-find_clock()  # the floor reads the clock as the engine does
 
 
 cdef class Empty:

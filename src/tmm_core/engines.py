@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -34,6 +36,28 @@ __all__ = [
     "shared_engine",
     "watching_engine",
 ]
+
+
+def _find_clock() -> None:
+    """Have the engine call the clock where Linux keeps it, without the C library's way round (docs/decisions/0060).
+
+    By `ctypes`, which NumPy has loaded: linked to the engine, `dlsym` would ask for the newest C library.
+    """
+    try:
+        import ctypes
+
+        kernel = ctypes.CDLL("linux-vdso.so.1", mode=os.RTLD_NOLOAD)
+        library = ctypes.CDLL("libc.so.6", mode=os.RTLD_NOLOAD)
+        known = hasattr(kernel, "__vdso_clock_gettime")
+        found = getattr(kernel, "__vdso_clock_gettime" if known else "__kernel_clock_gettime")
+        addresses = [ctypes.cast(each, ctypes.c_void_p).value for each in (found, library.clock_gettime)]
+    except (ImportError, OSError, AttributeError):
+        return  # another system, or a debugger that hides it
+    native.call_clock(addresses[0] or 0, addresses[1] or 0)
+
+
+if sys.platform == "linux":
+    _find_clock()
 
 #: The engine's own methods that a Mechanism has as attributes, and what ``help`` says of them.
 CALLS = {

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tmm_core._core import engine as native
+from tmm_core.engines import native
 
 AHEAD_S = 1_000_000
 PUT_BEFORE = f"""
@@ -48,7 +48,7 @@ def test_a_clock_put_before_the_librarys_is_the_engines_too(tmp_path: Path) -> N
     source.write_text(PUT_BEFORE, encoding="utf-8")
     subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True, timeout=60)
     told = subprocess.run(
-        [sys.executable, "-c", "from tmm_core._core import engine; print(engine.clock())"],
+        [sys.executable, "-c", "from tmm_core.engines import native; print(native.clock())"],
         env={**os.environ, "LD_PRELOAD": str(library)}, check=True, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert 0 <= int(told.stdout) - AHEAD_S * 10**9 - time.monotonic_ns() + 60 * 10**9 <= 60 * 10**9

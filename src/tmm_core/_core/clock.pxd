@@ -1,6 +1,6 @@
 """The monotonic clock in nanoseconds: the only file that reads one."""
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uintptr_t
 
 cdef extern from *:
     """
@@ -18,17 +18,11 @@ cdef extern from *:
     #else
     #include <time.h>
     #if defined(__linux__) && defined(__GLIBC__)
-    #include <dlfcn.h>
+    #define TMM_SETS_CLOCK 1
     static int (*tmm_gettime)(clockid_t, struct timespec *) = clock_gettime;
-    static void tmm_find_clock(void) {
-        void *libc = dlopen("libc.so.6", RTLD_LAZY | RTLD_NOLOAD);
-        void *kernel = dlopen("linux-vdso.so.1", RTLD_LAZY | RTLD_NOLOAD);
-        void *found = kernel ? dlsym(kernel, "__vdso_clock_gettime") : NULL;
-        if (kernel && !found) found = dlsym(kernel, "__kernel_clock_gettime");
-        /* Whoever has put a clock of its own before that of the library means us, too. */
-        if (found && libc && dlsym(libc, "clock_gettime") == (void *)clock_gettime)
-            tmm_gettime = (int (*)(clockid_t, struct timespec *))found;
-    }
+    static inline uintptr_t tmm_library_clock(void) { return (uintptr_t)clock_gettime; }
+    static inline void tmm_use_clock(uintptr_t address)
+    { tmm_gettime = (int (*)(clockid_t, struct timespec *))address; }
     #else
     #define tmm_gettime clock_gettime
     #endif
@@ -50,12 +44,14 @@ cdef extern from *:
     static inline int64_t tmm_clock_step(void) { return 0; }
     #endif
     #endif
-    #if !(defined(__linux__) && defined(__GLIBC__))
-    static inline void tmm_find_clock(void) {}
+    #ifndef TMM_SETS_CLOCK
+    static inline uintptr_t tmm_library_clock(void) { return 0; }
+    static inline void tmm_use_clock(uintptr_t address) { (void)address; }
     #endif
     """
-    # Once, before the clock is read: on Linux where the kernel keeps it, without the library's way round.
-    void find_clock "tmm_find_clock"()
+    # Where the clock_gettime is that is called here, and to call another instead (on Linux with glibc; 0 elsewhere).
+    uintptr_t library_clock "tmm_library_clock"() noexcept
+    void use_clock "tmm_use_clock"(uintptr_t address) noexcept
     # The time now.
     int64_t clock_exact "tmm_clock_exact"() noexcept nogil
     # A time that is cheap and at most clock_step() early: stricter for a test, asked first.

@@ -16,7 +16,7 @@ from .arrays cimport check_arrays, first_beyond
 from .atomic cimport add, likely, publish, read, read_published, seldom, swap_if, unlikely, write
 from .batch cimport decide_batch, decide_each
 from .candidate cimport compare
-from .clock cimport clock_early, clock_exact, clock_step, find_clock
+from .clock cimport clock_early, clock_exact, clock_step, library_clock, use_clock
 from .decide cimport FREE_THREADED, decide, decide_in_place, find_place, hold_nothing_back, open_plan
 from .gcra cimport stamp_of
 from .histogram cimport is_dense
@@ -41,7 +41,6 @@ from .tick cimport tick
 from .workspace cimport Batch, Plan, Workspace, clamped, free_workspace
 
 import_array()
-find_clock()
 
 cdef enum:
     RELEASE_GIL_FROM = 64           # requests: releasing costs as much as deciding on ten
@@ -53,6 +52,15 @@ assert sizeof(Control) % LINE == 0 and sizeof(Words) == LINE and sizeof(Rule) * 
 def clock():
     """Return the monotonic clock the engine reads, nanoseconds."""
     return clock_exact()
+
+
+def call_clock(size_t address, size_t library, /):
+    """Call this `clock_gettime`, if what is called is that of the C library.
+
+    Whoever has put a clock of its own before that one means the engine, too.
+    """
+    if address and library and library == library_clock():
+        use_clock(address)
 
 
 def coarse_step():
