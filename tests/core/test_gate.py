@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,20 +18,25 @@ def config(owner: str) -> Config:
     return Config(500, 400, allocations=users, user_ids={ID: owner}, priority=["7.4"])
 
 
-def test_terms_that_change_while_a_gate_looks_for_its_user_are_followed() -> None:
-    """It had found a slot of the old terms, and would keep it as one of the new ones."""
-    mechanism = Mechanism(config("Northern Energy"), start=0)
-    srv, asked = mechanism.srv("4.1.1"), []
+def asking_gate(mechanism: Mechanism, *, moves_in: int = 0) -> tuple[Any, list[str]]:
+    """A gate, and whom it has asked for; in one look-up the identifier moves on after it was looked up."""
+    asked: list[str] = []
 
     def resolve(user_id: str) -> tuple[int, int]:
         found = mechanism.user(user_id), mechanism.engine.generation
         asked.append(user_id)
-        if len(asked) == 1:
+        if len(asked) == moves_in:
             mechanism.apply(config("Avon Power"), now=0)
         return found
 
-    gate = mechanism.engine.gate(ID, resolve)
-    assert gate.admit_at(srv, 0) is Decision.WITHIN_ALLOCATION
+    return mechanism.engine.gate(ID, resolve), asked
+
+
+def test_terms_that_change_while_a_gate_looks_for_its_user_are_followed() -> None:
+    """It had found a slot of the old terms, and would keep it as one of the new ones."""
+    mechanism = Mechanism(config("Northern Energy"), start=0)
+    gate, asked = asking_gate(mechanism, moves_in=1)
+    assert gate.admit_at(mechanism.srv("4.1.1"), 0) is Decision.WITHIN_ALLOCATION
     assert asked == [ID, ID]
     counts = mechanism.engine.counts()
     assert counts[mechanism.user("Avon Power")].sum() == 1
@@ -39,13 +45,7 @@ def test_terms_that_change_while_a_gate_looks_for_its_user_are_followed() -> Non
 
 def test_a_gate_asks_whose_it_is_once_for_each_change_of_terms() -> None:
     mechanism = Mechanism(config("Northern Energy"), start=0)
-    srv, asked = mechanism.srv("7.4"), []
-
-    def resolve(user_id: str) -> tuple[int, int]:
-        asked.append(user_id)
-        return mechanism.user(user_id), mechanism.engine.generation
-
-    gate = mechanism.engine.gate(ID, resolve)
+    srv, (gate, asked) = mechanism.srv("7.4"), asking_gate(mechanism)
     for _ in range(3):
         for _ in range(100):
             assert gate.admit_at(srv, 0) is Decision.PRIORITY
@@ -58,18 +58,9 @@ def test_a_gate_asks_whose_it_is_once_for_each_change_of_terms() -> None:
 def test_terms_that_change_while_a_gate_follows_are_followed_too() -> None:
     """It followed once, and decided for the User before by the terms after."""
     mechanism = Mechanism(config("Northern Energy"), start=0)
-    srv, asked = mechanism.srv("4.1.1"), []
-
-    def resolve(user_id: str) -> tuple[int, int]:
-        found = mechanism.user(user_id), mechanism.engine.generation
-        asked.append(user_id)
-        if len(asked) == 2:
-            mechanism.apply(config("Avon Power"), now=0)
-        return found
-
-    gate = mechanism.engine.gate(ID, resolve)
+    gate, asked = asking_gate(mechanism, moves_in=2)
     mechanism.apply(config("Northern Energy"), now=0)
-    assert gate.admit_at(srv, 0) is Decision.WITHIN_ALLOCATION
+    assert gate.admit_at(mechanism.srv("4.1.1"), 0) is Decision.WITHIN_ALLOCATION
     assert len(asked) == 3
     assert mechanism.engine.counts()[mechanism.user("Avon Power")].sum() == 1
 
