@@ -111,28 +111,29 @@ def test_growth(floors: Any, judge: Callable[..., None], benchmark: Any) -> None
     """Decisions from C over 1,000 and over 1,000,000 Users drawn evenly: only the caches differ."""
     import numpy as np
 
-    def fastest_median(call: Callable[..., None], *arguments: Any) -> float:
-        spans, medians = np.empty(100_000, dtype=np.int64), []
+    def fastest_usual(call: Callable[..., None], *arguments: Any) -> float:
+        """The mean of the middle half: a median would be one step of the clock, which on some machines is 10 ns."""
+        spans, usual = np.empty(100_000, dtype=np.int64), []
         for _ in range(10):
             call(*arguments, spans)
-            medians.append(float(np.median(spans)))
-        return min(medians)
+            usual.append(float(np.sort(spans)[25_000:75_000].mean()))
+        return min(usual)
 
     took = {}
     for users in (1_000, 1_000_000):
         with Mechanism(config_of(users)) as made:
             drawn = np.random.default_rng(2).integers(1, users + 1, 100_000).astype(np.uint32)
             srvs, lane = np.full(drawn.size, made.srv("4.1.1"), dtype=np.uint16), made.lane()
-            took[users] = fastest_median(floors.spans, lane, drawn, srvs)
+            took[users] = fastest_usual(floors.spans, lane, drawn, srvs)
             del lane
     # As much as a million Users' terms and buckets have.
     words = np.ones(16_000_000, dtype=np.int64)
     apart = np.random.default_rng(2).integers(0, words.size, 100_000).astype(np.uint32)
-    alone = fastest_median(floors.read_spans, words, apart)
+    alone = fastest_usual(floors.read_spans, words, apart)
     benchmark.pedantic(lambda: None, rounds=1)
     few, many = took[1_000], took[1_000_000]
     judge(
         "growth", "a decision among 1,000,000 Users", many / few, f"{many:.0f} ns",
         f"{many / few:.2f} times the {few:.0f} ns among 1,000; to read one word of 128 MB takes {alone:.0f} ns "
-        "(all three the median of the fastest round, with two readings of the clock)",
+        "(of all three the middle half, in the fastest round, with two readings of the clock)",
     )  # fmt: skip

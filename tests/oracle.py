@@ -184,7 +184,7 @@ class Oracle:
             return
         quiet, span = span, min(span, 10**9)
         at = now * 128
-        self.forget(at, long=since // 1000 > FAR // 128 // 1000)
+        self.forget(at, long=since // 1000 > FAR // 128 // 1000, users=(now - since) // 2**42 != now // 2**42)
         if HELD_BACK:
             self.flush(self.held, at)
         grown = {}
@@ -214,8 +214,8 @@ class Oracle:
         self.rates[what] = (self.rates[what] * tau + grown * 1024 * 10**6) // (tau + span)
         return grown
 
-    def forget(self, at: int, *, long: bool) -> None:
-        for user in range(len(self.names)):
+    def forget(self, at: int, *, long: bool, users: bool) -> None:
+        for user in range(len(self.names) if users else 0):
             for words in (self.own, self.spare, *([self.tried] if self.trying else [])):
                 if long or abs(words[user] - at) > FAR:
                     words[user] = at

@@ -34,6 +34,11 @@ def fields(struct: str) -> dict[str, int]:
     return found
 
 
+def column(name: str) -> int:
+    """Where a word is in the two lines of a User."""
+    return fields("Words")[name] if name in fields("Words") else 8 + fields("Aside")[name]
+
+
 def settings_words() -> int:
     return fields("Settings")["(end)"]
 
@@ -64,9 +69,13 @@ class Block:
 
     @property
     def words(self) -> Words:
-        """By User: the line that its decisions write."""
-        ((_, _), (begin, nbytes)) = native.base_ranges(self.users, len(self.srvs), self.users)
-        return self.all[begin // 8 : (begin + nbytes) // 8].reshape(self.users, 8)
+        """By User: a copy of its two lines; `column` says where what is."""
+        return np.hstack(self._lines)
+
+    @property
+    def _lines(self) -> list[Words]:
+        (_, end), (aside, nbytes) = native.base_ranges(self.users, len(self.srvs), self.users)
+        return [self.all[at // 8 : (at + nbytes) // 8].reshape(self.users, 8) for at in (end - nbytes, aside)]
 
     def word(self, name: str) -> int:
         return int(self.all[fields("Control")[name]])
@@ -75,7 +84,8 @@ class Block:
         self.all[fields("Control")[name]] = value
 
     def set_user(self, user: int, name: str, value: int) -> None:
-        self.words[user, fields("Words")[name]] = value
+        line, at = divmod(column(name), 8)
+        self._lines[line][user, at] = value
 
     def pending(self) -> int:
         """Units all workers hold back."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from block import Block, fields
+from block import Block, column
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_oracle import MS, NAMES, S, config_number, mixed_batch, operations
@@ -17,8 +17,8 @@ from tmm_core import Config, Decision, Mechanism
 from tmm_core.snapshot import Difference
 
 A = "Northern Energy"
-TAT, CANDIDATE_TAT = fields("Words")["tat"], fields("Words")["candidate_tat"]
-#: Of `Words`, what decisions follow from.
+TAT, CANDIDATE_TAT = column("tat"), column("candidate_tat")
+#: Of a User's words, what decisions follow from.
 REAL = slice(0, CANDIDATE_TAT)
 
 with_candidate = st.integers(0, 399).map(config_number).filter(lambda config: config.candidate_version)

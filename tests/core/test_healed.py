@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from core.block import Block
+from core.block import Block, column
 
 from tmm_core import Config, Decision
 
@@ -61,3 +61,24 @@ def test_a_damaged_word_of_an_own_bucket_counts_once(batch: int) -> None:
         ask(block, 1, now, batch)
         now += SECOND
     assert block.engine.state()["healed"] == 1
+
+
+def test_a_tick_leaves_the_words_of_users_alone_but_for_one_in_73_minutes() -> None:
+    """To look at them is to fetch every User's line from whoever decides for it."""
+    now = 1000 * 2**42 + 5 * SECOND
+    block = active(now)
+    far = (now + 300 * 86_400 * SECOND) * 128  # nobody has charged that
+    names = ("tat", "spare_tat", "horizon")
+    for name in names:
+        block.set_user(1, name, int(np.uint64(far % 2**64).astype(np.int64)))
+    damaged = block.words
+    for tick in range(1, 101):
+        assert block.engine.tick(now + tick * 10 * SECOND)
+    assert np.array_equal(
+        block.words[:, [column(name) for name in names]], damaged[:, [column(name) for name in names]]
+    )
+    now = 1001 * 2**42
+    assert block.engine.tick(now)
+    own, spare, place = block.engine.words(1)
+    assert own == spare == int(np.uint64(now * 128 % 2**64).astype(np.int64)), "at rest"
+    assert place < own

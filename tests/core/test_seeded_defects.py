@@ -94,6 +94,14 @@ DEFECTS: dict[str, tuple[list[Change], str]] = {
         [(GCRA, "    if lead > tolerance + longest + SKEW:\n", "    if False:\n")],
         P + "p10_any_word_in_the_block_heals",
     ),
+    "the words of Users are never looked at": (
+        [(TICK, "        if since >> WORDS_SHIFT != now >> WORDS_SHIFT:\n", "        if False:\n")],
+        LESSON + "9_years_of_idling_overflow_nothing",
+    ),
+    "every tick fetches the lines of all Users": (
+        [(TICK, "        if since >> WORDS_SHIFT != now >> WORDS_SHIFT:\n", "        if True:\n")],
+        "core/test_healed.py::test_a_tick_leaves_the_words_of_users_alone_but_for_one_in_73_minutes",
+    ),
     "an idle word wraps round to the future": (
         [(TICK, "    if idle or lead < -WRAPPED or lead > WRAPPED:\n", "    if False:\n")],
         LESSON + "9_years_of_idling_overflow_nothing",
@@ -150,7 +158,7 @@ DEFECTS: dict[str, tuple[list[Change], str]] = {
         P + "p6_holds_for_who_asks_for_twice_its_share_while_the_rest_moves",
     ),
     "the level is solved without the weights": (
-        [(TICK, "= door.rules[user].half[half].weight\n", "= 1024\n")],
+        [(TICK, "= aside.weight[half]\n", "= 1024\n")],
         ORACLE,
     ),
     "everybody gets an equal part of the spare capacity": (
@@ -236,20 +244,20 @@ DEFECTS: dict[str, tuple[list[Change], str]] = {
         [
             (
                 TERMS,
-                "                        sum_of[first + i] += read(part + i)\n",
-                ("                        sum_of[first + i] += read(part + i)\n"
-                "                        if index:\n"
-                "                            part[i] = 0\n"),
+                "            total[(first + i) * step] += read(part + i)\n",
+                ("            total[(first + i) * step] += read(part + i)\n"
+                "            if slab != slab_at(door, 0) and step == 1:\n"
+                "                part[i] = 0\n"),
             ),
             (
                 TERMS,
                 "                sum_of += users\n",
                 ("                sum_of += users\n"
                 "        if index + 1 == read(&door.control.slabs_used):\n"
-                "            for i in range(OUTCOMES * door.srv_slots * users):\n"
-                "                part = count_of(door, slab_at(door, 0), i % users, i // users // door.srv_slots,\n"
-                "                                i // users % door.srv_slots)\n"
-                "                part[0] = total[i]\n"),
+                "            for srv in range(OUTCOMES * door.srv_slots * users):\n"
+                "                sum_of = units_of(door, slab_at(door, 0), srv % users,\n"
+                "                                  srv // users // door.srv_slots)\n"
+                "                sum_of[(1 + srv // users % door.srv_slots) * door.column] = total[srv]\n"),
             ),
         ],
         "core/test_engine_errors.py::test_looking_writes_nothing",

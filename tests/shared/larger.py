@@ -22,6 +22,8 @@ RESERVE = 300
 FEW, MANY = 4, RESERVE + 50
 #: Words that say how large the block is.
 SIZES = ("user_slots", "srv_slots", "slab_slots", "nbytes")
+#: Where, in a User's two lines, there is something for each of two generations.
+PAIRS = {"Words": (2, 4, 6), "Aside": (3, 6)}
 
 
 def config(path: Path, users: int = FEW, **changes: Any) -> Config:
@@ -87,7 +89,7 @@ def lived(path: Path, seed: int, **changes: Any) -> int:
             assert mechanism.block is not None
             assert mechanism.block.slabs == {k + 1}
             _, now = decide(mechanism, source, ends[k])
-            while not words_of(mechanism.block)[f"slab {k + 1} head and units"][1]:
+            while not words_of(mechanism.block)[f"slab {k + 1} head"][1]:
                 mechanism.admit_at(
                     1, mechanism.srv("7.4"), now
                 )  # it dies with units that it has not charged yet
@@ -111,20 +113,20 @@ def words_of(block: SharedBlock) -> dict[str, Any]:
     }
     services = block.memory[size["Control"] : size["Control"] + 8 * srvs].view(np.uint32).reshape(2, srvs)
     found["services"] = services.tolist()
-    (_, rules), _ = layout.base_ranges(header.user_slots, srvs, 0)
-    for name, begin in (("Rules", rules), ("Words", layout.base_ranges(header.user_slots, srvs, 1)[1][0])):
+    (_, words), (aside, _) = layout.base_ranges(header.user_slots, srvs, 0)
+    for name, begin in (("Words", words), ("Aside", aside)):
         rows = block.memory[begin : begin + users * size[name]].view(np.int64).reshape(users, -1)
         found[name] = rows.tolist()
     for slab in range(slabs):
-        head, differences, *counts = layout.slab_ranges(header.user_slots, srvs, slab, users)
-        for name, (begin, nbytes) in (("head and units", head), ("differences", differences)):
-            found[f"slab {slab} {name}"] = block.memory[begin : begin + nbytes].view(np.int64).tolist()
+        head, *counts = layout.slab_ranges(header.user_slots, srvs, slab, users)
+        begin, nbytes = head
+        found[f"slab {slab} head"] = block.memory[begin : begin + nbytes].view(np.int64).tolist()
         for outcome, (begin, nbytes) in enumerate(counts):
             width = layout.tile_users(header.user_slots)
             cells = block.memory[begin : begin + nbytes].view(np.int64)
-            tiles = cells.reshape(-1, srvs, width + size["LINE"] // 8)
+            tiles = cells.reshape(-1, 1 + srvs, width + size["LINE"] // 8)
             rows = [tiles[user // width, :, user % width].tolist() for user in range(users)]
-            found[f"slab {slab} counts {outcome}"] = rows
+            found[f"slab {slab} counters {outcome}"] = rows
     return found
 
 

@@ -23,8 +23,8 @@ FOLD = """
 """
 TAKEN = "    if unlikely(interval == 0) or unlikely(not take_at_once("
 COUNTED_FIRST = """\
-    count(place.inside + srv * plan.column, 1, False)
-    count(place.units + WITHIN_ALLOCATION, cost, False)
+    count(place.inside + (1 + <int64_t>srv) * plan.column, 1, False)
+    count(place.inside, cost, False)
 """
 LOCKED = """\
     while not swap_if(&plan.control.padding_2[0], &unlocked, 1):
@@ -33,8 +33,8 @@ LOCKED = """\
 UNLOCKED = "    write(&plan.control.padding_2[0], 0)\n"
 OWNED = "    if self.host is not None and slab:\n"
 COUNTED = """\
-    count(counts + srv * plan.column, 1, False)
-    count(units + outcome, cost, False)
+    count(units + (1 + <int64_t>srv) * plan.column, 1, False)
+    count(units, cost, False)
 """
 TOLD = "    tell(plan, user, srv, outcome, cost)\n    if plan.candidate"
 

@@ -11,17 +11,17 @@ from .atomic cimport add, count, read, recheck, swap_if, unlikely
 from .bucket cimport take
 from .candidate cimport Candidate, compare, read_candidate, tell_difference
 from .clock cimport clock_exact
-from .decide cimport Terms, backlog_at, charge_load, decide_at_once, read_terms
+from .decide cimport Terms, backlog_at, charge_load, copy_rule, decide_at_once, read_terms
 from .gcra cimport ahead, base_of, plus, room_in, stamp_of
 from .layout cimport (
     FIRST_COME, HARD, PRIORITY, SPARE_CAPACITY, THROTTLED, WITHIN_ALLOCATION,
-    Door, Rule, SlabHead, count_of, units_of,
+    Door, SlabHead, units_of,
 )
 from .histogram cimport cell_of, clear, count_cells, everybody_inside, fill, gather, is_dense
 from .load cimport active
 from .sharing cimport spare_interval
 from .tick cimport tick
-from .workspace cimport ALL, EACH, GROUP_MAX, PLENTY, REST, Batch, Plan, Tally, Workspace, clamped, forget
+from .workspace cimport ALL, EACH, GROUP_MAX, PLENTY, REST, Batch, Plan, Rule, Tally, Workspace, clamped, forget
 
 cdef enum:
     PROBE = 512                     # requests looked at to guess how often a User repeats
@@ -84,7 +84,7 @@ cdef inline int64_t tally(Door* door, SlabHead* slab, Workspace* work, Batch* ba
         if unlikely(tallies[user].units == 0):
             if user >= door.user_slots:
                 continue
-            tallies[user].row = count_of(door, slab, user, 0, 0)
+            tallies[user].row = units_of(door, slab, user, 0)
             work.touched[found] = user
             found += 1
         tallies[user].units += units
@@ -177,7 +177,7 @@ cdef inline void grant_candidate(Door* door, SlabHead* slab, Batch* batch, uint3
     if one.own == EACH or one.spare == EACH:
         given = -1
     elif terms.interval:
-        given = grant_in_time(&door.words[user].candidate_tat, terms.interval, terms.tolerance, ordinary(one), batch,
+        given = grant_in_time(&door.aside[user].candidate_tat, terms.interval, terms.tolerance, ordinary(one), batch,
                               terms.longest_cost, NULL)
     if given >= 0:
         tell_difference(door, slab, user, own, spare, given, batch.shared)
@@ -225,12 +225,6 @@ cdef inline int ask_each(Door* door, SlabHead* slab, Terms* terms, Rule* rule, B
     return THROTTLED
 
 
-cdef inline void copy_rule(Rule* copy, Rule* rule) noexcept nogil:
-    copy.interval = read(&rule.interval)
-    copy.tolerance = read(&rule.tolerance)
-    copy.share_interval = read(&rule.share_interval)
-
-
 cdef inline int64_t tally_terms(Door* door, SlabHead* slab, Workspace* work, Batch* batch, Terms* terms,
                                 int64_t start, int64_t n, bint dense) noexcept nogil:
     """Pass 1 and the terms of every User in it, all of one generation; returns how many Users there are."""
@@ -243,7 +237,7 @@ cdef inline int64_t tally_terms(Door* door, SlabHead* slab, Workspace* work, Bat
         for i in range(door.srv_slots):
             service = door.services[(generation & 1) * door.srv_slots + i]
             work.answers[i] = PRIORITY if service & 1 else WITHIN_ALLOCATION
-            work.cells[i] = work.answers[i] * door.cells + i * door.column
+            work.cells[i] = work.answers[i] * door.cells + (1 + i) * door.column
             work.amounts[i] = <uint64_t>(service >> 1) << (32 * (service & 1))
         if dense:
             fill(work, batch, start, n)
@@ -252,12 +246,18 @@ cdef inline int64_t tally_terms(Door* door, SlabHead* slab, Workspace* work, Bat
             found = tally(door, slab, work, batch, start, n)
         for i in range(found):
             user = work.touched[i]
-            copy_rule(&work.rules[user], &door.rules[user].half[generation & 1])
+            copy_rule(&work.rules[user], &door.words[user], generation)
         if recheck(&door.control.generation) == generation:
             return found
         forget(work, found)
         if dense:
             clear(work, batch)
+
+
+cdef inline void tell_units(Door* door, Tally* one, int outcome, int64_t units, bint shared) noexcept nogil:
+    """Count a User's units; nothing is written where there are none."""
+    if units:
+        count(one.row + outcome * door.cells, units, shared)
 
 
 cdef inline int64_t grant_all(Door* door, SlabHead* slab, Workspace* work, Batch* batch, Terms* terms,
@@ -266,11 +266,9 @@ cdef inline int64_t grant_all(Door* door, SlabHead* slab, Workspace* work, Batch
     cdef int64_t i, wanted, own, spare, admitted = 0
     cdef uint32_t user
     cdef Tally* one
-    cdef int64_t* units
     for i in range(found):
         user = work.touched[i]
         one = &work.tallies[user]
-        units = units_of(slab, user)
         wanted = ordinary(one)
         own = spare = batch.again = 0
         if not wanted:
@@ -280,11 +278,11 @@ cdef inline int64_t grant_all(Door* door, SlabHead* slab, Workspace* work, Batch
             if one.own != ALL:
                 grant_spare(door, slab, terms, &work.rules[user], batch, user, one, wanted - own, level, &spare)
         admitted += <int64_t>(one.units >> 32) + own + spare
-        count(units + PRIORITY, one.units >> 32, batch.shared)
-        count(units + WITHIN_ALLOCATION, own, batch.shared)
-        count(units + SPARE_CAPACITY, spare, batch.shared)
+        tell_units(door, one, PRIORITY, one.units >> 32, batch.shared)
+        tell_units(door, one, WITHIN_ALLOCATION, own, batch.shared)
+        tell_units(door, one, SPARE_CAPACITY, spare, batch.shared)
         if one.own != EACH and one.spare != EACH:
-            count(units + THROTTLED, wanted - own - spare, batch.shared)
+            tell_units(door, one, THROTTLED, wanted - own - spare, batch.shared)
         if unlikely(batch.candidate):
             grant_candidate(door, slab, batch, user, one, own, spare)
         one.rest = WITHIN_ALLOCATION if one.own == ALL else SPARE_CAPACITY if one.spare == ALL else THROTTLED
@@ -389,12 +387,12 @@ cdef inline int hand_to(Door* door, SlabHead* slab, Workspace* work, Batch* batc
         # A bucket asked one by one: nothing has been granted from it.
         cost = work.amounts[srv]
         outcome = ask_each(door, slab, terms, &work.rules[user], batch, user, one, cost, level)
-        count(units_of(slab, user) + outcome, cost, batch.shared)
+        count(one.row + outcome * door.cells, cost, batch.shared)
         if outcome != THROTTLED:
             admitted[0] += cost
     if unlikely(batch.candidate) and one.ask_candidate and outcome != PRIORITY:
         compare_in_time(door, slab, batch, user, srv, outcome)
-    count(count_of(door, slab, user, outcome, srv), 1, batch.shared)
+    count(one.row + outcome * door.cells + (1 + <int64_t>srv) * door.column, 1, batch.shared)
     return outcome
 
 

@@ -7,7 +7,7 @@ from .clock cimport clock_exact
 from .gcra cimport stamp_of
 from .layout cimport (
     CANDIDATE_ADMITTED, CANDIDATE_OVER, CANDIDATE_OVER_ACTIVE, CANDIDATE_WITHIN, SPARE_CAPACITY, WITHIN_ALLOCATION,
-    Control, Door, SlabHead, Words, differences_of,
+    Aside, Control, Door, SlabHead, differences_of,
 )
 from .load cimport active
 from .workspace cimport Plan
@@ -28,8 +28,8 @@ cdef inline bint read_candidate(Door* door, uint32_t user, uint32_t srv, Candida
         half = generation & 1
         candidate = read(&control.settings[half].candidate)
         terms.longest_cost = read(&control.settings[half].longest_cost)
-        terms.tolerance = read(&door.rules[user].half[half].tolerance)
-        terms.interval = read(&door.words[user].candidate_interval[half])
+        terms.tolerance = read(&door.words[user].tolerance[half])
+        terms.interval = read(&door.aside[user].candidate_interval[half])
         terms.cost = door.services[half * door.srv_slots + srv] >> 1
         if recheck(&control.generation) == generation:
             return candidate != 0
@@ -39,7 +39,7 @@ cdef inline bint read_candidate(Door* door, uint32_t user, uint32_t srv, Candida
 cdef inline bint conforms_to(Door* door, uint32_t user, Candidate* terms, int64_t now,
                              bint clock_is_ours) noexcept nogil:
     """Whether the candidate's bucket conforms, as the own bucket would be asked; it is charged."""
-    cdef int64_t* word = &door.words[user].candidate_tat
+    cdef int64_t* word = &door.aside[user].candidate_tat
     if terms.interval == 0:
         return False
     if take(word, terms.interval, terms.tolerance, terms.cost, terms.longest_cost, stamp_of(now), NULL):
@@ -51,7 +51,7 @@ cdef inline bint conforms_to(Door* door, uint32_t user, Candidate* terms, int64_
 cdef inline void tell_difference(Door* door, SlabHead* slab, uint32_t user, int64_t own, int64_t spare,
                                  int64_t candidate, bint shared) noexcept nogil:
     """Count what the candidate admits otherwise, of units in a row: `own`, then `spare`, then throttled ones."""
-    cdef int64_t* cells = differences_of(door, slab, user)
+    cdef int64_t* cells = differences_of(slab, user)
     if own > candidate:
         count(cells + CANDIDATE_OVER, own - candidate, shared)
         if active(door.control):
@@ -64,12 +64,12 @@ cdef inline void tell_difference(Door* door, SlabHead* slab, uint32_t user, int6
 
 cdef inline bint agreed_at_once(Plan* plan, uint32_t user, int64_t cost, int64_t now) noexcept nogil:
     """Whether the candidate's bucket conforms on the face of it, as the own one did; it is charged. Else `compare`."""
-    cdef Words* words = plan.words + user
-    cdef int64_t interval = read(&words.candidate_interval[plan.in_force & 1])
-    cdef int64_t tolerance = read(&plan.rules[2 * <int64_t>user].tolerance)
+    cdef Aside* aside = plan.door.aside + user
+    cdef int64_t interval = read(&aside.candidate_interval[plan.in_force & 1])
+    cdef int64_t tolerance = read(&plan.terms[user].tolerance[0])
     if recheck(&plan.control.generation) != plan.in_force or interval == 0:
         return False
-    return take_at_once(&words.candidate_tat, interval, tolerance, cost, stamp_of(now))
+    return take_at_once(&aside.candidate_tat, interval, tolerance, cost, stamp_of(now))
 
 
 cdef inline void compare(Door* door, SlabHead* slab, uint32_t user, uint32_t srv, int outcome, int64_t now,

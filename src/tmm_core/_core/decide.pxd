@@ -12,14 +12,14 @@ from .candidate cimport agreed_at_once, compare
 from .clock cimport clock_exact
 from .gcra cimport stamp_of
 from .layout cimport (
-    FIRST_COME, HARD, OUTCOMES, PRIORITY, SPARE_CAPACITY, THROTTLED, WITHIN_ALLOCATION, Control, Door, Rule, Settings,
-    SlabHead, count_of, units_of,
+    FIRST_COME, HARD, OUTCOMES, PRIORITY, SPARE_CAPACITY, THROTTLED, WITHIN_ALLOCATION, Control, Door, Settings,
+    SlabHead, Words, count_of, units_of,
 )
 from .load cimport active, charge_backlog, waiting
 from .plan cimport NEVER, NO_SHORT_WAY, copy_queue, is_stale, lay_out, look_from, renew
 from .sharing cimport spare_interval
 from .tick cimport tick, tick_due
-from .workspace cimport Place, Plan, Queue, Scratch
+from .workspace cimport Place, Plan, Queue, Rule, Scratch
 
 cdef extern from "atomics.h" nogil:
     const bint FREE_THREADED "TMM_FREE_THREADED"
@@ -27,6 +27,12 @@ cdef extern from "atomics.h" nogil:
 
 cdef enum:
     BULK = 4096                     # units in one charge, above which their product with 1/T may overflow
+
+
+cdef inline void copy_rule(Rule* copy, Words* words, int64_t generation) noexcept nogil:
+    copy.interval = read(&words.interval[generation & 1])
+    copy.tolerance = read(&words.tolerance[generation & 1])
+    copy.share_interval = read(&words.share_interval[generation & 1])
 
 
 cdef struct Terms:                  # one version of everything a decision needs, copied whole
@@ -44,14 +50,10 @@ cdef inline int64_t read_terms(Door* door, uint32_t user, uint32_t srv, Terms* t
     cdef Control* control = door.control
     cdef int64_t generation = read_published(&control.generation)
     cdef Settings* settings
-    cdef Rule* rule
     while True:
         settings = &control.settings[generation & 1]
-        rule = &door.rules[user].half[generation & 1]
         terms.service = door.services[(generation & 1) * door.srv_slots + srv]
-        terms.rule.interval = read(&rule.interval)
-        terms.rule.tolerance = read(&rule.tolerance)
-        terms.rule.share_interval = read(&rule.share_interval)
+        copy_rule(&terms.rule, &door.words[user], generation)
         copy_queue(&terms.queue, settings)
         terms.brake = read(&settings.brake)
         terms.longest_cost = read(&settings.longest_cost)
@@ -175,26 +177,25 @@ cdef inline int64_t decide_at_once(Plan* plan, uint32_t user, uint32_t srv, int6
 cdef inline int64_t decide_in_place(Plan* plan, Place* place, uint32_t srv, int64_t now, bint ticked) noexcept nogil:
     """As `decide_at_once`, for a User whose words have been found."""
     cdef uint32_t service = plan.services[srv]
-    cdef int64_t interval = read(&place.rule.interval), tolerance = read(&place.rule.tolerance), cost = service >> 1
+    cdef int64_t interval = read(&place.terms.interval[0]), tolerance = read(&place.terms.tolerance[0]), cost = service >> 1
     if unlikely(recheck(&plan.control.generation) != place.generation):
         return ~0
     if not ticked and unlikely(tick_due(plan.control, plan.tick_ns, now)):
         return ~0
     if unlikely(service & 1):
-        return told(plan, place.listed, place.units, srv, PRIORITY, cost, now)
+        return told(plan, place.listed, srv, PRIORITY, cost, now)
     if unlikely(interval == 0) or unlikely(not take_at_once(place.word, interval, tolerance, cost, stamp_of(now))):
         return ~0
-    return told(plan, place.inside, place.units, srv, WITHIN_ALLOCATION, cost, now)
+    return told(plan, place.inside, srv, WITHIN_ALLOCATION, cost, now)
 
 
 cdef inline void locate(Place* place, Plan* plan, uint32_t user) noexcept nogil:
     """Say where a User's words are."""
     cdef int64_t cells = (user >> plan.bits) * plan.tile + user
-    place.rule = plan.rules + 2 * <int64_t>user
+    place.terms = plan.terms + user
     place.word = &plan.words[user].tat
     place.inside = plan.inside + cells
     place.listed = plan.listed + cells
-    place.units = plan.units + <int64_t>user * OUTCOMES
 
 
 cdef inline void find_place(Place* place, Plan* plan, uint32_t user, int64_t generation) noexcept nogil:
@@ -206,16 +207,15 @@ cdef inline void find_place(Place* place, Plan* plan, uint32_t user, int64_t gen
     locate(place, plan, user)
 
 
-cdef inline int64_t told(Plan* plan, int64_t* counts, int64_t* units, uint32_t srv, int outcome, int64_t cost,
-                         int64_t now) noexcept nogil:
+cdef inline int64_t told(Plan* plan, int64_t* units, uint32_t srv, int outcome, int64_t cost, int64_t now) noexcept nogil:
     """Charge the load as `charge_load` does, where that is to hold the units back; and `tell`."""
     cdef int64_t due = read(&plan.slab.pending) + cost
     if unlikely(due >= plan.queue.charge_block or now < plan.short_since):
         # With its cost: that of the SRV may change before it is read again.
         return ~(cost * OUTCOMES + outcome)
     write(&plan.slab.pending, due)
-    count(counts + srv * plan.column, 1, False)
-    count(units + outcome, cost, False)
+    count(units + (1 + <int64_t>srv) * plan.column, 1, False)
+    count(units, cost, False)
     return outcome
 
 
@@ -270,7 +270,7 @@ cdef inline int charged_and_told(Plan* plan, uint32_t user, uint32_t srv, int ou
 cdef inline void tell(Plan* plan, uint32_t user, uint32_t srv, int outcome, int64_t cost) noexcept nogil:
     """Count a decision: after the buckets, so that a worker killed in between has admitted too few, never too many."""
     count(count_of(plan.door, plan.slab, user, outcome, srv), 1, plan.shared)
-    count(units_of(plan.slab, user) + outcome, cost, plan.shared)
+    count(units_of(plan.door, plan.slab, user, outcome), cost, plan.shared)
 
 
 cdef inline int decide_fully(Plan* plan, uint32_t user, uint32_t srv, int64_t now, bint or_not) noexcept nogil:

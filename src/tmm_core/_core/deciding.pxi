@@ -44,7 +44,7 @@ cdef tuple admit_recorded(Engine self, uint32_t user, uint32_t srv, int64_t at):
     if grounds["outcome"] != THROTTLED:
         return answered_late(self, user, srv, at, False), None
     add(count_of(&self.door, self.slab, user, THROTTLED, srv), 1)
-    add(units_of(self.slab, user) + THROTTLED, grounds["cost"])
+    add(units_of(&self.door, self.slab, user, THROTTLED), grounds["cost"])
     if self.settings_now().candidate:
         compare(&self.door, self.slab, user, srv, THROTTLED, at, False, True)
     return <object>self.answers[SPARE_CAPACITY if self.settings_now().observe else THROTTLED], grounds

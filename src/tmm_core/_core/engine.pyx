@@ -21,7 +21,7 @@ from .decide cimport FREE_THREADED, decide, decide_in_place, find_place, hold_no
 from .gcra cimport stamp_of
 from .histogram cimport is_dense
 from .layout cimport (
-    DIFFERENCES, LAYOUT_VERSION, LINE, OUTCOMES, SPARE_CAPACITY, THROTTLED, Control, Door, Rule, Rules,
+    DIFFERENCES, LAYOUT_VERSION, LINE, OUTCOMES, SPARE_CAPACITY, THROTTLED, Aside, Control, Door,
     Settings, SlabHead, Words, block_size, count_of, differences_of, open_door, slab_at, units_of,
 )
 from .load cimport waiting
@@ -46,7 +46,7 @@ cdef enum:
     RELEASE_GIL_FROM = 64           # requests: releasing costs as much as deciding on ten
     MAX_INDEX = 0x7FFFFFFF
 
-assert sizeof(Control) % LINE == 0 and sizeof(Words) == LINE and sizeof(Rule) * 2 == LINE
+assert sizeof(Control) % LINE == 0 and sizeof(Words) == LINE and sizeof(Aside) == LINE
 
 
 def clock():

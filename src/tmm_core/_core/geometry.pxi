@@ -15,8 +15,8 @@ def base_ranges(int64_t user_slots, int64_t srvs, int64_t users, /):
     cdef uint8_t* start = NULL
     seldom()
     open_door(&door, start, user_slots, srvs, 1)
-    return [(0, <uint8_t*>door.rules - start + users * sizeof(Rules)),
-            (<uint8_t*>door.words - start, users * sizeof(Words))]
+    return [(0, <uint8_t*>door.words - start + users * sizeof(Words)),
+            (<uint8_t*>door.aside - start, users * sizeof(Aside))]
 
 
 def slab_ranges(int64_t user_slots, int64_t srvs, int64_t slab, int64_t users, /):
@@ -28,9 +28,8 @@ def slab_ranges(int64_t user_slots, int64_t srvs, int64_t slab, int64_t users, /
     seldom()
     open_door(&door, start, user_slots, srvs, slab + 1)
     head = slab_at(&door, slab)
-    return [(<uint8_t*>head - start, <uint8_t*>units_of(head, users) - <uint8_t*>head),
-            (<uint8_t*>differences_of(&door, head, 0) - start, users * DIFFERENCES * 8)] + [
-        (<uint8_t*>count_of(&door, head, 0, outcome, 0) - start, tiled(users, door.bits, srvs) * 8)
+    return [(<uint8_t*>head - start, <uint8_t*>differences_of(head, users) - <uint8_t*>head)] + [
+        (<uint8_t*>units_of(&door, head, 0, outcome) - start, tiled(users, door.bits, srvs) * 8)
         for outcome in range(OUTCOMES)]
 
 
@@ -43,11 +42,10 @@ def layout_words():
     """Return version, sizes and the offset of every field of the block, by name: what two builds must agree on."""
     cdef Control control
     cdef Settings settings
-    cdef Rule rule
-    cdef Rules rules
     cdef Words words
+    cdef Aside aside
     cdef SlabHead slab
-    cdef Named[74] places = [
+    cdef Named[72] places = [
         Named("LAYOUT_VERSION", LAYOUT_VERSION),
         Named("LINE", LINE),
         Named("OUTCOMES", OUTCOMES),
@@ -73,21 +71,19 @@ def layout_words():
         Named("Settings.uniform", <char*>&settings.uniform - <char*>&settings),
         Named("Settings.observe", <char*>&settings.observe - <char*>&settings),
         Named("Settings.reserved", <char*>&settings.reserved - <char*>&settings),
-        Named("Rule", sizeof(Rule)),
-        Named("Rule.interval", <char*>&rule.interval - <char*>&rule),
-        Named("Rule.tolerance", <char*>&rule.tolerance - <char*>&rule),
-        Named("Rule.share_interval", <char*>&rule.share_interval - <char*>&rule),
-        Named("Rule.weight", <char*>&rule.weight - <char*>&rule),
-        Named("Rules", sizeof(Rules)),
-        Named("Rules.half", <char*>&rules.half - <char*>&rules),
         Named("Words", sizeof(Words)),
         Named("Words.tat", <char*>&words.tat - <char*>&words),
         Named("Words.spare_tat", <char*>&words.spare_tat - <char*>&words),
-        Named("Words.horizon", <char*>&words.horizon - <char*>&words),
-        Named("Words.excess_seen", <char*>&words.excess_seen - <char*>&words),
-        Named("Words.excess_rate", <char*>&words.excess_rate - <char*>&words),
-        Named("Words.candidate_tat", <char*>&words.candidate_tat - <char*>&words),
-        Named("Words.candidate_interval", <char*>&words.candidate_interval - <char*>&words),
+        Named("Words.interval", <char*>&words.interval - <char*>&words),
+        Named("Words.tolerance", <char*>&words.tolerance - <char*>&words),
+        Named("Words.share_interval", <char*>&words.share_interval - <char*>&words),
+        Named("Aside", sizeof(Aside)),
+        Named("Aside.horizon", <char*>&aside.horizon - <char*>&aside),
+        Named("Aside.excess_seen", <char*>&aside.excess_seen - <char*>&aside),
+        Named("Aside.excess_rate", <char*>&aside.excess_rate - <char*>&aside),
+        Named("Aside.weight", <char*>&aside.weight - <char*>&aside),
+        Named("Aside.candidate_tat", <char*>&aside.candidate_tat - <char*>&aside),
+        Named("Aside.candidate_interval", <char*>&aside.candidate_interval - <char*>&aside),
         Named("Control", sizeof(Control)),
         Named("Control.magic", <char*>&control.magic - <char*>&control),
         Named("Control.layout", <char*>&control.layout - <char*>&control),
@@ -124,7 +120,7 @@ def layout_words():
         Named("SlabHead.padding", <char*>&slab.padding - <char*>&slab),
     ]
     seldom()
-    return as_dict(places, 74)
+    return as_dict(places, 72)
 
 
 cdef int check_memory(ndarray memory, int64_t users, int64_t srvs, int64_t slabs, int64_t first_slab,

@@ -6,7 +6,7 @@ cell; the answers of all who will turn out to be inside their allocations are wr
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from .atomic cimport count
-from .layout cimport PRIORITY, Door, SlabHead, count_of
+from .layout cimport PRIORITY, Door, SlabHead, units_of
 from .workspace cimport ALL, CELLS_MAX, Batch, Cell, Tally, Workspace
 
 cdef enum:
@@ -115,7 +115,7 @@ cdef inline int64_t gather(Door* door, SlabHead* slab, Workspace* work, Batch* b
                     continue
                 one = &work.tallies[user]
                 if one.units == 0:
-                    one.row = count_of(door, slab, user, 0, 0)
+                    one.row = units_of(door, slab, user, 0)
                     work.touched[found] = user
                     found += 1
                 one.units += work.amounts[srv] * column[user]
@@ -153,5 +153,5 @@ cdef inline void count_cells(Door* door, Workspace* work, Batch* batch) noexcept
         one = &work.tallies[work.filled[i].user]
         cell = cell_of(work, batch, work.filled[i].user, srv)
         outcome = one.rest if work.answers[srv] != PRIORITY else PRIORITY
-        count(one.row + outcome * door.cells + srv * door.column, cell[0], batch.shared)
+        count(one.row + outcome * door.cells + (1 + <int64_t>srv) * door.column, cell[0], batch.shared)
         cell[0] = 0

@@ -1,11 +1,13 @@
 """Where everything lies in the block: structs of 64-bit words, one concern per cache line.
 
-    Control | services[2][srvs] | Rules[users] | Words[users] | slab 0 | slab 1 | ...
-    a slab:  SlabHead | units[users][4] | differences[users][4] | counts[4][tiles]
-    a tile:  counts[srvs][users of the tile, and a line]
+    Control | services[2][srvs] | Words[users] | Aside[users] | slab 0 | slab 1 | ...
+    a slab:  SlabHead | differences[users][4] | counters[4][tiles]
+    a tile:  units[users of the tile, and a line] | counts[srvs][users of the tile, and a line]
 
 Slab 0 is common: several processes may count there, with atomic adds. Every other slab has one writer.
-What is written and what is only read never share a line. Offsets only: the block may be mapped anywhere.
+Of what belongs to nobody alone, what is written and what is only read never share a line. A User's line is another
+matter: whoever decides for it reads its terms and writes its buckets, so both come over with one line.
+Offsets only: the block may be mapped anywhere.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t
@@ -16,7 +18,7 @@ cdef enum:
     TILE_BITS = 8                   # of the fewest Users of a tile
     OUTCOMES = 4
     DIFFERENCES = 4
-    LAYOUT_VERSION = 3
+    LAYOUT_VERSION = 4
     SETTINGS = 20
 
 cdef enum:                         # outcomes, in the order of Decision
@@ -58,25 +60,21 @@ cdef struct Settings:               # what a configuration fixes for everybody; 
     int64_t reserved[3]
 
 
-cdef struct Rule:                   # a User's terms in one version of the table; half a line
-    int64_t interval                # stamps per unit of allocation; 0: nothing allocated
-    int64_t tolerance               # burst, stamps
-    int64_t share_interval          # stamps per unit at the weight
-    int64_t weight                  # of the spare capacity, 1/1024 units per second
-
-
-cdef struct Rules:                  # one line, only read by decisions: generation g uses half g & 1
-    Rule half[2]
-
-
-cdef struct Words:                  # one line, written by this User's decisions and by the tick
+cdef struct Words:                  # one line: all of a User that its decisions need. Generation g has terms [g & 1]
     int64_t tat                     # own bucket
     int64_t spare_tat               # spare bucket
+    int64_t interval[2]             # stamps per unit of allocation; 0: nothing allocated
+    int64_t tolerance[2]            # burst, stamps
+    int64_t share_interval[2]       # stamps per unit at the weight
+
+
+cdef struct Aside:                  # one line: what few of its decisions need, and the tick
     int64_t horizon                 # last retry slot given
     int64_t excess_seen             # tick: units above the allocation, total when last seen
     int64_t excess_rate             # tick: their rate
+    int64_t weight[2]               # of the spare capacity, 1/1024 units per second
     int64_t candidate_tat           # bucket of the candidate allocation
-    int64_t candidate_interval[2]   # stamps per unit of it, by generation as the rules; 0: nothing allocated
+    int64_t candidate_interval[2]   # stamps per unit of it; 0: nothing allocated
 
 
 cdef struct Control:
@@ -126,12 +124,12 @@ cdef struct SlabHead:               # one line; then units and counts
 cdef struct Door:                   # addresses of one mapping: private to a process
     Control* control
     uint32_t* services              # [2][srvs]: cost * 2 + priority
-    Rules* rules
     Words* words
+    Aside* aside
     uint8_t* slabs
     int64_t slab_bytes
     int64_t bits                    # of a tile: binary logarithm of its Users
-    int64_t column                  # counters from one SRV to the next
+    int64_t column                  # counters from the units to the first SRV, and from one SRV to the next
     int64_t tile                    # and from one tile to the next, less its Users: those are added as they come
     int64_t cells                   # counters from one outcome to the next
     int64_t user_slots
@@ -159,32 +157,32 @@ cdef inline int64_t column_of(int64_t bits) noexcept nogil:
 
 cdef inline int64_t tiled(int64_t users, int64_t bits, int64_t srvs) noexcept nogil:
     """Counters of one outcome in the tiles of the first `users` slots."""
-    return (((users - 1) >> bits) + 1) * srvs * column_of(bits)
+    return (((users - 1) >> bits) + 1) * (1 + srvs) * column_of(bits)
 
 
 cdef inline int64_t slab_size(int64_t users, int64_t srvs) noexcept nogil:
     """Bytes of one slab."""
     cdef int64_t cells = OUTCOMES * tiled(users, tile_bits(users), srvs)
-    return LINE + users * (OUTCOMES + DIFFERENCES) * 8 + whole_lines(cells * 8)
+    return LINE + whole_lines(users * DIFFERENCES * 8) + whole_lines(cells * 8)
 
 
 cdef inline int64_t block_size(int64_t users, int64_t srvs, int64_t slabs) noexcept nogil:
     """Bytes of a block."""
     return (whole_lines(sizeof(Control)) + whole_lines(2 * srvs * 4)
-            + users * (sizeof(Rules) + sizeof(Words)) + slabs * slab_size(users, srvs))
+            + users * (sizeof(Words) + sizeof(Aside)) + slabs * slab_size(users, srvs))
 
 
 cdef inline void open_door(Door* door, uint8_t* memory, int64_t users, int64_t srvs, int64_t slabs) noexcept nogil:
     """Fill in the addresses for a block at `memory`."""
     door.control = <Control*>memory
     door.services = <uint32_t*>(memory + whole_lines(sizeof(Control)))
-    door.rules = <Rules*>(<uint8_t*>door.services + whole_lines(2 * srvs * 4))
-    door.words = <Words*>(door.rules + users)
-    door.slabs = <uint8_t*>(door.words + users)
+    door.words = <Words*>(<uint8_t*>door.services + whole_lines(2 * srvs * 4))
+    door.aside = <Aside*>(door.words + users)
+    door.slabs = <uint8_t*>(door.aside + users)
     door.slab_bytes = slab_size(users, srvs)
     door.bits = tile_bits(users)
     door.column = column_of(door.bits)
-    door.tile = srvs * door.column - (<int64_t>1 << door.bits)
+    door.tile = (1 + srvs) * door.column - (<int64_t>1 << door.bits)
     door.cells = tiled(users, door.bits, srvs)
     door.user_slots = users
     door.srv_slots = srvs
@@ -195,21 +193,21 @@ cdef inline SlabHead* slab_at(Door* door, int64_t index) noexcept nogil:
     return <SlabHead*>(door.slabs + index * door.slab_bytes)
 
 
-cdef inline int64_t* units_of(SlabHead* slab, int64_t user) noexcept nogil:
-    """The User's units by outcome in this slab."""
-    return <int64_t*>(<uint8_t*>slab + LINE) + user * OUTCOMES
-
-
-cdef inline int64_t* differences_of(Door* door, SlabHead* slab, int64_t user) noexcept nogil:
+cdef inline int64_t* differences_of(SlabHead* slab, int64_t user) noexcept nogil:
     """The User's units that the candidate allocation would have decided otherwise, in this slab."""
-    return <int64_t*>(<uint8_t*>slab + LINE + door.user_slots * OUTCOMES * 8) + user * DIFFERENCES
+    return <int64_t*>(<uint8_t*>slab + LINE) + user * DIFFERENCES
 
 
-cdef inline int64_t* count_of(Door* door, SlabHead* slab, int64_t user, int64_t outcome, int64_t srv) noexcept nogil:
-    """The counter of a User, an outcome and an SRV in this slab.
+cdef inline int64_t* units_of(Door* door, SlabHead* slab, int64_t user, int64_t outcome) noexcept nogil:
+    """The units of a User and an outcome in this slab.
 
     Most requests have one outcome and one of few SRVs: such counters lie side by side, so what is written stays in few
     lines and pages.
     """
-    return (<int64_t*>(<uint8_t*>slab + LINE + door.user_slots * (OUTCOMES + DIFFERENCES) * 8)
-            + outcome * door.cells + (user >> door.bits) * door.tile + srv * door.column + user)
+    return (<int64_t*>(<uint8_t*>slab + LINE + whole_lines(door.user_slots * DIFFERENCES * 8))
+            + outcome * door.cells + (user >> door.bits) * door.tile + user)
+
+
+cdef inline int64_t* count_of(Door* door, SlabHead* slab, int64_t user, int64_t outcome, int64_t srv) noexcept nogil:
+    """The counter of a User, an outcome and an SRV in this slab: columns of SRVs, behind that of the units."""
+    return units_of(door, slab, user, outcome) + (1 + srv) * door.column

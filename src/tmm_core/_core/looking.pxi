@@ -70,7 +70,7 @@ cdef object excess_of_users(Engine self):
     cdef int64_t* cell = <int64_t*>data_of(rates)
     seldom()
     for user in range(users):
-        cell[user] = read(&self.door.words[user].excess_rate)
+        cell[user] = read(&self.door.aside[user].excess_rate)
     return rates
 
 
@@ -108,4 +108,4 @@ cdef tuple words_of(Engine self, uint32_t user):
     seldom()
     if user >= self.settings_now().users:
         no_such_slot(self, user, -1)
-    return read(&words.tat), read(&words.spare_tat), read(&words.horizon)
+    return read(&words.tat), read(&words.spare_tat), read(&self.door.aside[user].horizon)

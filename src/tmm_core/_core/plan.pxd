@@ -5,7 +5,7 @@ It is private to whoever decides with it, a process's scalar calls, a lane or a 
 
 from libc.stdint cimport int64_t
 from .atomic cimport read, read_published, recheck
-from .layout cimport PRIORITY, WITHIN_ALLOCATION, Door, Settings, SlabHead, count_of, units_of
+from .layout cimport PRIORITY, WITHIN_ALLOCATION, Door, Settings, SlabHead, Words, units_of
 from .workspace cimport LongWay, Plan, Queue, Scratch
 
 cdef extern from * nogil:
@@ -30,15 +30,14 @@ cdef inline void lay_out(Plan* plan, Door* door, SlabHead* slab, Scratch* scratc
     plan.scratch = scratch
     plan.shared = shared
     plan.words = door.words
-    plan.rules = &door.rules[0].half[0]
+    plan.terms = door.words
     plan.services = door.services
     plan.srv_slots = door.srv_slots
     plan.bits = door.bits
     plan.column = door.column
     plan.tile = door.tile
-    plan.units = units_of(slab, 0)
-    plan.inside = count_of(door, slab, 0, WITHIN_ALLOCATION, 0)
-    plan.listed = count_of(door, slab, 0, PRIORITY, 0)
+    plan.inside = units_of(door, slab, 0, WITHIN_ALLOCATION)
+    plan.listed = units_of(door, slab, 0, PRIORITY)
     plan.generation = plan.in_force = NO_SHORT_WAY
     plan.users = 0
     look_again(plan)
@@ -84,7 +83,7 @@ cdef inline void renew(Plan* plan) noexcept nogil:
         if recheck(&plan.control.generation) == generation:
             break
         generation = read_published(&plan.control.generation)
-    plan.rules = &plan.door.rules[0].half[half]
+    plan.terms = <Words*>(<int64_t*>plan.words + half)
     plan.services = plan.door.services + half * plan.srv_slots
     look_again(plan)
     plan.in_force = generation

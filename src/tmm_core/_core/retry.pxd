@@ -4,13 +4,13 @@
      |------------------|--------|--------|----> places, one interval apart
                         1st      2nd      3rd refusal
 
-Nothing is reserved and nothing queued: one word, the last place given (`Words.horizon`).
+Nothing is reserved and nothing queued: one word, the last place given (`Aside.horizon`).
 """
 
 from libc.stdint cimport int64_t, uint32_t
 from .atomic cimport read, read_published, recheck, swap_if
 from .gcra cimport SKEW, ahead, base_of, plus, stamp_of
-from .layout cimport Control, Door, Rule, Settings
+from .layout cimport Control, Door, Settings, Words
 
 
 cdef inline void push_back(int64_t* word, int64_t place, int64_t now, int64_t cap) noexcept nogil:
@@ -37,20 +37,21 @@ cdef inline int64_t take_place(Door* door, uint32_t user, int64_t now_ns) noexce
     """Take the User's next retry slot; returns nanoseconds from now, rounded up."""
     cdef Control* control = door.control
     cdef int64_t generation, interval, tolerance, longest, cap, place, now = stamp_of(now_ns)
-    cdef int64_t* word = &door.words[user].horizon
+    cdef int64_t* word = &door.aside[user].horizon
     cdef int64_t found = read(word), ready = 0
-    cdef Rule* rule
+    cdef Words* words = &door.words[user]
+    cdef int64_t half
     cdef Settings* settings
     while True:
         generation = read_published(&control.generation)
-        settings = &control.settings[generation & 1]
-        rule = &door.rules[user].half[generation & 1]
-        interval = read(&rule.interval)
-        tolerance = read(&rule.tolerance)
+        half = generation & 1
+        settings = &control.settings[half]
+        interval = read(&words.interval[half])
+        tolerance = read(&words.tolerance[half])
         longest = read(&settings.longest_cost) * interval
         cap = read(&settings.retry_cap)
         if interval == 0:
-            interval = read(&rule.share_interval)
+            interval = read(&words.share_interval[half])
             longest = -1
         if recheck(&control.generation) == generation:
             break
@@ -58,7 +59,7 @@ cdef inline int64_t take_place(Door* door, uint32_t user, int64_t now_ns) noexce
         # Nothing allocated: its share may come, but never at once.
         ready = interval
     else:
-        ready = max(base_of(read(&door.words[user].tat), now, tolerance, longest) - tolerance, <int64_t>0)
+        ready = max(base_of(read(&words.tat), now, tolerance, longest) - tolerance, <int64_t>0)
     while True:
         place = next_place(found, ready, interval, cap, now)
         if swap_if(word, &found, plus(now, place)):

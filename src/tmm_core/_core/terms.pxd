@@ -7,8 +7,8 @@ from .atomic cimport begin_writing, publish, read, seldom, write
 from .decide cimport Terms, backlog_at, read_terms
 from .gcra cimport WRAPPED, base_of, plus, stamp_of
 from .layout cimport (
-    DIFFERENCES, FIRST_COME, HARD, LAYOUT_VERSION, OUTCOMES, Control, Door, Rule, Settings, SlabHead, block_size,
-    count_of, differences_of, slab_at, units_of,
+    Aside, Control, DIFFERENCES, Door, FIRST_COME, HARD, LAYOUT_VERSION, OUTCOMES, Settings, SlabHead, Words, block_size,
+    differences_of, slab_at, units_of,
 )
 from .load cimport active
 from .named cimport Named, as_dict
@@ -47,12 +47,13 @@ cdef inline Settings settings_of(dict terms) except *:
     return settings
 
 
-cdef inline void write_rule(Rule* rule, int64_t interval, int64_t tolerance, int64_t share_interval,
-                            int64_t weight) noexcept nogil:
-    write(&rule.interval, interval)
-    write(&rule.tolerance, tolerance)
-    write(&rule.share_interval, share_interval)
-    write(&rule.weight, weight)
+cdef inline void write_terms(Words* words, Aside* aside, int64_t half, const int64_t* terms) noexcept nogil:
+    """Write a User's terms into the half that nobody reads."""
+    write(&words.interval[half], terms[0])
+    write(&words.tolerance[half], terms[1])
+    write(&words.share_interval[half], terms[2])
+    write(&aside.weight[half], terms[3])
+    write(&aside.candidate_interval[half], terms[4])
 
 
 cdef inline void put_in_force(Door* door, Settings* settings, const int64_t* rules, const uint32_t* services,
@@ -71,14 +72,13 @@ cdef inline void put_in_force(Door* door, Settings* settings, const int64_t* rul
     for i in range(door.srv_slots):
         door.services[half * door.srv_slots + i] = services[i]
     for i in range(settings.users):
-        write_rule(&door.rules[i].half[half], rules[5 * i], rules[5 * i + 1], rules[5 * i + 2], rules[5 * i + 3])
-        write(&door.words[i].candidate_interval[half], rules[5 * i + 4])
+        write_terms(&door.words[i], &door.aside[i], half, rules + 5 * i)
         if i >= known:
             write(&door.words[i].tat, stamp_of(now))
             write(&door.words[i].spare_tat, stamp_of(now))
-            write(&door.words[i].horizon, plus(stamp_of(now), -(WRAPPED >> 1)))
+            write(&door.aside[i].horizon, plus(stamp_of(now), -(WRAPPED >> 1)))
         if begins or i >= known:
-            write(&door.words[i].candidate_tat, read(&door.words[i].tat))
+            write(&door.aside[i].candidate_tat, read(&door.words[i].tat))
     publish(&control.generation, generation)
 
 
@@ -104,32 +104,36 @@ cdef inline bint is_block(Door* door) noexcept nogil:
             and control.srv_slots == door.srv_slots and control.slab_slots == door.slab_slots)
 
 
+cdef inline void add_up(Door* door, SlabHead* slab, int64_t users, int64_t outcome, int64_t column, int64_t* total,
+                        int64_t step) noexcept nogil:
+    """Add a column of a slab, 0 for the units, to every `step`-th of `total`."""
+    cdef int64_t first = 0, i
+    cdef int64_t* part
+    while first < users:
+        part = units_of(door, slab, first, outcome) + column * door.column
+        for i in range(min(users - first, <int64_t>1 << door.bits)):
+            total[(first + i) * step] += read(part + i)
+        first += <int64_t>1 << door.bits
+
+
 cdef inline void add_up_counts(Door* door, int64_t users, int64_t* total) noexcept nogil:
     """Add every slab's counts to `total`, [outcome][srvs][users]."""
-    cdef int64_t index, outcome, srv, first, i, tile = <int64_t>1 << door.bits
-    cdef int64_t* part
+    cdef int64_t index, outcome, srv
     cdef int64_t* sum_of
     for index in range(read(&door.control.slabs_used)):
         sum_of = total
         for outcome in range(OUTCOMES):
             for srv in range(door.srv_slots):
-                first = 0
-                while first < users:
-                    part = count_of(door, slab_at(door, index), first, outcome, srv)
-                    for i in range(min(users - first, tile)):
-                        sum_of[first + i] += read(part + i)
-                    first += tile
+                add_up(door, slab_at(door, index), users, outcome, 1 + srv, sum_of, 1)
                 sum_of += users
 
 
 cdef inline void add_up_units(Door* door, int64_t users, int64_t* total) noexcept nogil:
     """Add every slab's units to `total`, [users][outcome]."""
-    cdef int64_t index, i
-    cdef int64_t* part
+    cdef int64_t index, outcome
     for index in range(read(&door.control.slabs_used)):
-        part = units_of(slab_at(door, index), 0)
-        for i in range(users * OUTCOMES):
-            total[i] += read(part + i)
+        for outcome in range(OUTCOMES):
+            add_up(door, slab_at(door, index), users, outcome, 0, total + outcome, OUTCOMES)
 
 
 cdef inline void add_up_differences(Door* door, int64_t users, int64_t* total) noexcept nogil:
@@ -137,7 +141,7 @@ cdef inline void add_up_differences(Door* door, int64_t users, int64_t* total) n
     cdef int64_t index, i
     cdef int64_t* part
     for index in range(read(&door.control.slabs_used)):
-        part = differences_of(door, slab_at(door, index), 0)
+        part = differences_of(slab_at(door, index), 0)
         for i in range(users * DIFFERENCES):
             total[i] += read(part + i)
 

@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t, uint64_t
 from .atomic cimport add, read, swap_if, write
 from .gcra cimport SKEW, STAMP_SHIFT, WRAPPED, ahead, plus, stamp_of
 from .layout cimport (
-    OUTCOMES, SPARE_CAPACITY, THROTTLED, WITHIN_ALLOCATION, PRIORITY, Control, Door, Settings, Words, slab_at,
+    OUTCOMES, SPARE_CAPACITY, THROTTLED, WITHIN_ALLOCATION, PRIORITY, Aside, Control, Door, Settings, slab_at,
     units_of,
 )
 from .load cimport charge_backlog, smoothed, waiting
@@ -16,6 +16,7 @@ cdef enum:
     SHORT_US = 250_000              # what a share is computed from
     LONG_US = 1_000_000             # what people are shown, and what ends an activation
     SPAN_MAX_US = 1_000_000_000     # 17 minutes: longer than any average remembers
+    WORDS_SHIFT = 42                # of nanoseconds, 73 minutes: how often the words of Users are looked at
 
 
 cdef inline bint tick_due(Control* control, int64_t tick_ns, int64_t now) noexcept nogil:
@@ -33,41 +34,51 @@ cdef inline void refresh(int64_t* word, int64_t now, int64_t past, bint idle) no
         swap_if(word, &found, past)
 
 
-cdef inline int64_t survey(Door* door, Settings* settings, int half, int64_t span_us, int64_t stamp, bint idle,
-                           int64_t* totals, Scratch* scratch) noexcept nogil:
+cdef inline void refresh_users(Door* door, Settings* settings, int64_t stamp, bint idle) noexcept nogil:
+    """Keep the words of Users from wrapping round. It fetches every User's line from whoever decides: now and then."""
+    cdef int64_t user
+    for user in range(settings.users):
+        refresh(&door.words[user].tat, stamp, stamp, idle)
+        refresh(&door.words[user].spare_tat, stamp, stamp, idle)
+        refresh(&door.aside[user].horizon, stamp, plus(stamp, -(WRAPPED >> 1)), idle)
+        if settings.candidate:
+            refresh(&door.aside[user].candidate_tat, stamp, stamp, idle)
+
+
+cdef inline int64_t survey(Door* door, Settings* settings, int half, int64_t span_us, int64_t* totals,
+                           Scratch* scratch) noexcept nogil:
     """Add up all units by outcome and estimate each User's excess; returns how many Users are in excess."""
     cdef int64_t user, _slab, above, rate, throttled, spare, found = 0
-    cdef int64_t slabs = read(&door.control.slabs_used), stride = door.slab_bytes // 8
+    cdef int64_t slabs = read(&door.control.slabs_used), stride = door.slab_bytes // 8, cells = door.cells
     # Four variables, not an array: they stay in registers, and this is most of a tick.
     cdef int64_t all_throttled = 0, all_spare = 0, all_within = 0, all_priority = 0
+    cdef int64_t* first = NULL      # the User's units in slab 0
     cdef int64_t* units
-    cdef Words* words
+    cdef Aside* aside
     for user in range(settings.users):
+        if user & ((<int64_t>1 << door.bits) - 1) == 0:
+            first = units_of(door, slab_at(door, 0), user, 0)
+        units = first
+        first += 1
         throttled = spare = 0
-        units = units_of(slab_at(door, 0), user)
         for _slab in range(slabs):
-            throttled += read(units + THROTTLED)
-            spare += read(units + SPARE_CAPACITY)
-            all_within += read(units + WITHIN_ALLOCATION)
-            all_priority += read(units + PRIORITY)
+            throttled += read(units + THROTTLED * cells)
+            spare += read(units + SPARE_CAPACITY * cells)
+            all_within += read(units + WITHIN_ALLOCATION * cells)
+            all_priority += read(units + PRIORITY * cells)
             units += stride
         all_throttled += throttled
         all_spare += spare
-        words = &door.words[user]
-        refresh(&words.tat, stamp, stamp, idle)
-        refresh(&words.spare_tat, stamp, stamp, idle)
-        refresh(&words.horizon, stamp, plus(stamp, -(WRAPPED >> 1)), idle)
-        if settings.candidate:
-            refresh(&words.candidate_tat, stamp, stamp, idle)
+        aside = &door.aside[user]
         above = spare + throttled
-        if above == words.excess_seen and words.excess_rate == 0:
+        if above == aside.excess_seen and aside.excess_rate == 0:
             continue
-        rate = smoothed(words.excess_rate, min(above - words.excess_seen, <int64_t>1 << 32), span_us, SHORT_US)
-        words.excess_seen = above
-        words.excess_rate = rate
+        rate = smoothed(aside.excess_rate, min(above - aside.excess_seen, <int64_t>1 << 32), span_us, SHORT_US)
+        aside.excess_seen = above
+        aside.excess_rate = rate
         if rate:
             scratch.excess[found] = rate
-            scratch.weight[found] = door.rules[user].half[half].weight
+            scratch.weight[found] = aside.weight[half]
             found += 1
     totals[THROTTLED] = all_throttled
     totals[SPARE_CAPACITY] = all_spare
@@ -146,7 +157,9 @@ cdef inline bint tick(Plan* plan, int64_t now) noexcept nogil:
             write(&plan.slab.pending, 0)
             look_again(plan)
             charge_backlog(&control.backlog, held * settings.unit, stamp_of(now), settings.ceiling)
-        n = survey(door, settings, half, span_us, stamp_of(now), idle, totals, scratch)
+        if since >> WORDS_SHIFT != now >> WORDS_SHIFT:
+            refresh_users(door, settings, stamp_of(now), idle)
+        n = survey(door, settings, half, span_us, totals, scratch)
         for outcome in range(OUTCOMES):
             grown = min(totals[outcome] - read(&control.seen[outcome]), <int64_t>1 << 32)
             write(&control.seen[outcome], totals[outcome])

@@ -5,7 +5,7 @@ between ticks a process's lists.
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
-from .layout cimport Control, Door, Rule, SlabHead, Words
+from .layout cimport Control, Door, SlabHead, Words
 
 cdef enum:
     GROUP_MAX = 1048576             # more are decided in pieces: tallies are 32-bit words
@@ -30,9 +30,15 @@ cdef struct Tally:                  # one User's part of a batch
     uint64_t units                  # on the priority list << 32 | not on it: one word, one store
     uint32_t own                    # requests the own bucket still grants, or ALL, EACH or REST
     uint32_t spare                  # requests the spare bucket still grants, or ALL or EACH
-    int64_t* row                    # its counter of the first outcome and SRV in the batch's slab
+    int64_t* row                    # its units of the first outcome in the batch's slab
     uint32_t ask_candidate          # its bucket is to be asked for every request
     uint32_t rest                   # the outcome of all requests left in a histogram
+
+
+cdef struct Rule:                   # a User's terms, copied: as in Words
+    int64_t interval
+    int64_t tolerance
+    int64_t share_interval
 
 
 cdef struct Cell:                   # of a histogram
@@ -86,13 +92,12 @@ cdef struct Plan:
     Control* control
     int64_t generation              # that the short way is for; NO_SHORT_WAY: everything goes the long one
     int64_t tick_ns
-    Rule* rules                     # of slot 0 in the half of this generation; those of the next slot are two further
+    Words* terms                    # moved on to the half of this generation: [0] of its pairs are in force
     uint32_t* services              # of this generation
     Words* words
     SlabHead* slab
-    int64_t* units                  # in the slab: of slot 0
-    int64_t* inside                 # in the slab: counts of slot 0 inside its allocation
-    int64_t* listed                 # in the slab: counts of slot 0 on the priority list
+    int64_t* inside                 # in the slab: units of slot 0 inside its allocation
+    int64_t* listed                 # in the slab: units of slot 0 on the priority list
     int64_t bits                    # these three as in Door
     int64_t column
     int64_t tile
@@ -113,11 +118,10 @@ cdef struct Plan:
 
 cdef struct Place:                  # where a User's words are, in one generation and one slab
     int64_t generation              # NO_SHORT_WAY: nowhere
-    Rule* rule
+    Words* terms                    # as in Plan
     int64_t* word                   # own bucket
-    int64_t* inside                 # counts of its first SRV inside its allocation
+    int64_t* inside                 # its units inside its allocation: counts by SRV are columns behind
     int64_t* listed                 # and on the priority list
-    int64_t* units
 
 
 cdef inline int make_workspace(Workspace* work, int64_t users) except -1:

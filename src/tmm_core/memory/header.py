@@ -47,10 +47,10 @@ class Layout:
     nbytes : callable
         (User slots, SRV slots, slabs) to bytes.
     base_ranges : callable
-        (User slots, SRV slots, Users) to the parts beside the slabs that so many Users take: (offset, bytes).
+        (User slots, SRV slots, Users) to the two parts beside the slabs that so many Users take: (offset, bytes).
     slab_ranges : callable
-        (User slots, SRV slots, slab, Users) to the parts of one slab: head and units, differences, and the counters of
-        each outcome, which are tiles.
+        (User slots, SRV slots, slab, Users) to the parts of one slab: head and differences, and the counters of each
+        outcome, which are tiles.
     tile_users : callable
         User slots to the Users of a tile.
     """

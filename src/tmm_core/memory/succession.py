@@ -71,7 +71,7 @@ def _carry_over(old: SharedBlock, new: SharedBlock) -> None:
     """Copy every word that has memory to its place in the new block."""
     words, (users, slabs) = old.layout.words, old.ready
     has, old_srvs = new.header, old.header.srv_slots
-    control, line = words["Control"], words["Rules"]
+    control, line = words["Control"], words["LINE"]
     new.memory[:control] = old.memory[:control]
     sizes = new.memory[:control].view(np.int64)
     for name in ("user_slots", "srv_slots", "slab_slots", "nbytes"):
@@ -95,31 +95,31 @@ def _carry_slab_over(old: SharedBlock, new: SharedBlock, slab: int, users: int) 
         block.layout.slab_ranges(block.header.user_slots, block.header.srv_slots, slab, users)
         for block in (old, new)
     )
-    for (begin, nbytes), (to, _) in zip(parts[:2], places[:2], strict=True):  # not the counters by SRV
-        new.memory[to : to + nbytes] = old.memory[begin : begin + nbytes]
-    for part, place in zip(parts[2:], places[2:], strict=True):
+    (begin, nbytes), (to, _) = parts[0], places[0]
+    new.memory[to : to + nbytes] = old.memory[begin : begin + nbytes]
+    for part, place in zip(parts[1:], places[1:], strict=True):
         tiles, larger_ones = _tiles(old, part), _tiles(new, place)
         for number, tile in enumerate(tiles):
-            srvs, size = tile.shape
+            columns, size = tile.shape
             into, at = divmod(number * size, larger_ones.shape[2])
-            larger_ones[into, :srvs, at : at + size] = tile
+            larger_ones[into, :columns, at : at + size] = tile
 
 
 def _tiles(block: SharedBlock, part: tuple[int, int]) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """The counters of one outcome in a slab: by tile, SRV and User of the tile."""
+    """The counters of one outcome in a slab: by tile, column (the units, then every SRV) and User of the tile."""
     begin, nbytes = part
     header, line = block.header, block.layout.words["LINE"]
     users = block.layout.tile_users(header.user_slots)
     cells = block.memory[begin : begin + nbytes].view(np.int64)
-    return cells.reshape(-1, header.srv_slots, users + line // 8)[:, :, :users]
+    return cells.reshape(-1, 1 + header.srv_slots, users + line // 8)[:, :, :users]
 
 
 def _by_user(block: SharedBlock, users: int) -> list[tuple[int, int]]:
-    """Where the rules and the words of so many Users are: (offset, bytes)."""
+    """Where the two lines of so many Users are: (offset, bytes)."""
     header, layout = block.header, block.layout
-    (_, rules), _ = layout.base_ranges(header.user_slots, header.srv_slots, 0)
-    (_, end), words = layout.base_ranges(header.user_slots, header.srv_slots, users)
-    return [(rules, end - rules), words]
+    (_, words), _ = layout.base_ranges(header.user_slots, header.srv_slots, 0)
+    (_, end), aside = layout.base_ranges(header.user_slots, header.srv_slots, users)
+    return [(words, end - words), aside]
 
 
 def succeed(new: SharedBlock, old: SharedBlock) -> None:
