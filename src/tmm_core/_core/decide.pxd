@@ -177,7 +177,8 @@ cdef inline int64_t decide_at_once(Plan* plan, uint32_t user, uint32_t srv, int6
 cdef inline int64_t decide_in_place(Plan* plan, Place* place, uint32_t srv, int64_t now, bint ticked) noexcept nogil:
     """As `decide_at_once`, for a User whose words have been found."""
     cdef uint32_t service = plan.services[srv]
-    cdef int64_t interval = read(&place.terms.interval[0]), tolerance = read(&place.terms.tolerance[0]), cost = service >> 1
+    cdef int64_t interval = read(&place.terms.interval[0])
+    cdef int64_t tolerance = read(&place.terms.tolerance[0]), cost = service >> 1
     if unlikely(recheck(&plan.control.generation) != place.generation):
         return ~0
     if not ticked and unlikely(tick_due(plan.control, plan.tick_ns, now)):
@@ -207,7 +208,8 @@ cdef inline void find_place(Place* place, Plan* plan, uint32_t user, int64_t gen
     locate(place, plan, user)
 
 
-cdef inline int64_t told(Plan* plan, int64_t* units, uint32_t srv, int outcome, int64_t cost, int64_t now) noexcept nogil:
+cdef inline int64_t told(Plan* plan, int64_t* units, uint32_t srv, int outcome, int64_t cost,
+                         int64_t now) noexcept nogil:
     """Charge the load as `charge_load` does, where that is to hold the units back; and `tell`."""
     cdef int64_t due = read(&plan.slab.pending) + cost
     if unlikely(due >= plan.queue.charge_block or now < plan.short_since):

@@ -7,8 +7,8 @@ from .atomic cimport begin_writing, publish, read, seldom, write
 from .decide cimport Terms, backlog_at, read_terms
 from .gcra cimport WRAPPED, base_of, plus, stamp_of
 from .layout cimport (
-    Aside, Control, DIFFERENCES, Door, FIRST_COME, HARD, LAYOUT_VERSION, OUTCOMES, Settings, SlabHead, Words, block_size,
-    differences_of, slab_at, units_of,
+    DIFFERENCES, FIRST_COME, HARD, LAYOUT_VERSION, OUTCOMES, Aside, Control, Door, Settings, SlabHead, Words,
+    block_size, differences_of, slab_at, units_of,
 )
 from .load cimport active
 from .named cimport Named, as_dict
