@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,13 +27,18 @@ _FLAGS = (
 def axe() -> str:
     """Return axe-core's script, or skip: it is not part of this repository.
 
-    ``npm pack axe-core`` and TMM_TEST_AXE=/path/to/axe.min.js, or an installed ``node_modules/axe-core``.
+    That of the package axe-core-python; or a newer one: ``npm pack axe-core`` and TMM_TEST_AXE=/path/to/axe.min.js.
     """
-    root = Path(__file__).parents[2]
-    for place in (os.environ.get("TMM_TEST_AXE"), root / "node_modules/axe-core/axe.min.js"):
-        if place and Path(place).is_file():
-            return Path(place).read_text(encoding="utf-8")
-    pytest.skip("axe-core is not installed: set TMM_TEST_AXE to axe.min.js")
+    package = find_spec("axe_core_python")
+    places = [
+        Path(folder) / "axe.min.js" for folder in (package and package.submodule_search_locations) or ()
+    ]
+    if "TMM_TEST_AXE" in os.environ:
+        places = [Path(os.environ["TMM_TEST_AXE"])]
+    for place in places:
+        if place.is_file():
+            return place.read_text(encoding="utf-8")
+    pytest.skip("axe-core is not installed: axe-core-python from PyPI, or TMM_TEST_AXE=/path/to/axe.min.js")
 
 
 class Browser:
