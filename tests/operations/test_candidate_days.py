@@ -18,9 +18,9 @@ from operations.world import NORTH, SOUTH, World, small_config
 from tmm_core import Config
 from tmm_core.operations.cli import main
 from tmm_core.operations.event_log.files import LogSet
-from tmm_core.operations.report.anonymise import anonymised
 from tmm_core.operations.report.compute import figures_of
 from tmm_core.operations.report.files import as_json, write_report
+from tmm_core.operations.report.record import anonymised
 from tmm_core.snapshot import Difference
 
 TRIED = {NORTH: 60.0, SOUTH: 1.0}

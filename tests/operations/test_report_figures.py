@@ -13,10 +13,10 @@ import pytest
 from operations.report_logs import HARBOUR, NORTHERN, WORKS, Host, config, figures, ms, november, read
 from tmm_core.errors import EventLogError, TMMError
 from tmm_core.operations.report.changes import versions_of
-from tmm_core.operations.report.events import events_of
+from tmm_core.operations.report.compute import events_of
 from tmm_core.operations.report.figures import Counts
+from tmm_core.operations.report.page import answer, attention
 from tmm_core.operations.report.record import Activation, Applied, Month
-from tmm_core.operations.report.summary import answer, attention
 from tmm_core.policy.portfolio import Portfolio, UserPortfolio
 
 

@@ -18,9 +18,9 @@ import pytest
 from operations.report_logs import HARBOUR, NORTHERN, WORKS, figures, november, read
 from tmm_core.errors import TMMError
 from tmm_core.operations import cli
-from tmm_core.operations.report.anonymise import anonymised
 from tmm_core.operations.report.compute import figures_of
 from tmm_core.operations.report.files import as_json, file_names, write_pdf, write_report
+from tmm_core.operations.report.record import anonymised
 from tmm_core.policy.portfolio import Portfolio, UserPortfolio
 
 pytest.importorskip("jinja2", reason="Jinja2 is not installed (extra: report)")

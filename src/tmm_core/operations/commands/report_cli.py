@@ -88,12 +88,11 @@ def run(args: argparse.Namespace) -> int:
     from tmm_core.errors import ConfigError, EventLogError, Mistake
     from tmm_core.operations.commands.arguments import logs_of
     from tmm_core.operations.event_log.files import LogSet
-    from tmm_core.operations.report.anonymise import anonymised
     from tmm_core.operations.report.compute import figures_of
     from tmm_core.operations.report.files import as_json, write_report
     from tmm_core.operations.report.log import read_month
-    from tmm_core.operations.report.record import Month
-    from tmm_core.operations.report.summary import answer
+    from tmm_core.operations.report.page import answer
+    from tmm_core.operations.report.record import Month, anonymised
     from tmm_core.policy.portfolio import Portfolio
 
     month = Month.parse(args.month)

@@ -1,23 +1,36 @@
-"""What was configured in a month, and what changed: settings, allocations, the priority list."""
+"""What was configured in a month, what changed (settings, allocations, the priority list), and what was only tried."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from itertools import pairwise
 from typing import Any
 
-from tmm_core.operations.report.record import Applied, Month
+from tmm_core.operations.report.record import (
+    Applied,
+    Month,
+    Record,
+    allocations_in,
+    candidate_rates,
+    priority_list,
+    utc,
+)
 
 __all__ = [
     "AllocationChange",
+    "CandidateFigures",
+    "CandidateUser",
     "ListChange",
     "SettingChange",
     "Version",
     "allocation_changes",
+    "candidates_of",
     "list_changes",
     "mean_allocations",
     "setting_changes",
+    "setting_text",
     "versions_of",
 ]
 
@@ -110,7 +123,7 @@ def versions_of(configurations: Sequence[Applied], month: Month) -> tuple[Versio
 def setting_changes(versions: Sequence[Version]) -> tuple[SettingChange, ...]:
     """Return what changed but allocations and the priority list."""
     return tuple(
-        SettingChange(after.from_ms, name, _text(olds.get(name)), _text(news.get(name)))
+        SettingChange(after.from_ms, name, setting_text(olds.get(name)), setting_text(news.get(name)))
         for before, after in pairwise(versions)
         for olds, news in ((_settings(before.description), _settings(after.description)),)
         for name in sorted(olds.keys() | news.keys())
@@ -164,29 +177,14 @@ def mean_allocations(versions: Sequence[Version], month: Month) -> dict[str, flo
     return total
 
 
-def allocations_in(description: Mapping[str, Any]) -> dict[str, float]:
-    """Return the allocations by User, units per second."""
-    return {str(row["user"]): float(row["allocation"]) for row in description.get("allocations", ())}
-
-
-def categories_in(description: Mapping[str, Any]) -> dict[str, str]:
-    """Return the party categories by User."""
-    return {str(row["user"]): str(row.get("category") or "") for row in description.get("allocations", ())}
-
-
-def priority_list(description: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the priority list with its version, approval and SRVs."""
-    found: Mapping[str, Any] = description.get("priority_list") or {}
-    return found
-
-
 def _settings(description: Mapping[str, Any]) -> dict[str, Any]:
     costs = {f"cost of {srv}": units for srv, units in (description.get("costs") or {}).items()}
     rates = {name: description.get(name) for name in _RATES}
     return {**rates, **(description.get("rules") or {}), **costs}
 
 
-def _text(value: Any) -> str:
+def setting_text(value: Any) -> str:
+    """Return the value of a setting as text."""
     if value is None:
         return "not set"
     return f"{value:,.15g}" if isinstance(value, int | float) else str(value)
@@ -194,3 +192,82 @@ def _text(value: Any) -> str:
 
 def _srv_order(srv: str) -> tuple[tuple[int, str], ...]:
     return tuple((int(part), "") if part.isdigit() else (0, part) for part in srv.split("."))
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateUser:
+    """One User, while one candidate was tried.
+
+    Attributes
+    ----------
+    allocation, candidate : float
+        Units per second in force when the candidate was last put beside it, and tried.
+    offered_units, throttled_units : int
+        Offered, and throttled by the allocation in force.
+    candidate_throttled_units : int
+        The most that the candidate would have throttled: spare capacity may have been left.
+    difference_units : int
+        That less what was throttled.
+    over_units, within_units : int
+        Over the candidate and not over the allocation in force, and the other way round; active or not.
+    """
+
+    user: str
+    allocation: float
+    candidate: float
+    offered_units: int
+    throttled_units: int
+    candidate_throttled_units: int
+    difference_units: int
+    over_units: int
+    within_units: int
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateFigures:
+    """One candidate: its version, the first and last day on which it met traffic, and the Users."""
+
+    version: str
+    first_day: date
+    last_day: date
+    users: tuple[CandidateUser, ...]
+
+
+def candidates_of(record: Record) -> tuple[CandidateFigures, ...]:
+    """Return the candidates that were tried in the month, in the order of their first days."""
+    found = []
+    for version in {tried.version for tried in record.tried}:
+        described = [
+            each.description
+            for each in record.configurations
+            if (each.description.get("candidate") or {}).get("version") == version
+        ]
+        last = described[-1] if described else {}
+        in_force, rates = allocations_in(last), candidate_rates(last)
+        rows = [tried for tried in record.tried if tried.version == version]
+        users = []
+        for each in rows:
+            offered, throttled, over, over_active, within, admitted = each.units
+            # One look may have counted what was throttled just before the candidate began: never less than none.
+            would = max(0, throttled - admitted) + over_active
+            users.append(
+                CandidateUser(
+                    each.user,
+                    in_force.get(each.user, 0.0),
+                    float(rates.get(each.user, 0.0)),
+                    offered,
+                    throttled,
+                    would,
+                    would - throttled,
+                    over,
+                    within,
+                )
+            )
+        users.sort(
+            key=lambda user: (-abs(user.difference_units), -(user.over_units + user.within_units), user.user)
+        )
+        first, until = min(each.first_day for each in rows), max(each.last_day for each in rows)
+        found.append(
+            CandidateFigures(version, utc(first * 1000).date(), utc(until * 1000).date(), tuple(users))
+        )
+    return tuple(sorted(found, key=lambda each: (each.first_day, each.last_day, each.version)))

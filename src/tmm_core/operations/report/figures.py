@@ -8,13 +8,19 @@ from datetime import date, datetime
 from typing import Any
 
 from tmm_core.mechanism import UNKNOWN, Decision
-from tmm_core.operations.report.candidates import CandidateFigures
-from tmm_core.operations.report.changes import AllocationChange, ListChange, SettingChange, Version
-from tmm_core.operations.report.events import Event, UserEvent
-from tmm_core.operations.report.quality import Quality
+from tmm_core.operations.report.changes import (
+    AllocationChange,
+    CandidateFigures,
+    ListChange,
+    SettingChange,
+    Version,
+)
 from tmm_core.operations.report.record import Month, utc
 
-__all__ = ["Counts", "Day", "Figures", "Hour", "Load", "PrioritySum", "Srv", "Trend", "User", "plain_values"]
+__all__ = [
+    "Counts", "Day", "Event", "FaultSum", "Figures", "Gap", "HostCoverage", "Hour", "Load", "LossSum", "PrioritySum",
+    "Quality", "Srv", "Trend", "User", "UserEvent", "plain_values",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +186,175 @@ class PrioritySum:
     minutes: int
     highest: float
     plan: float
+
+
+@dataclass(frozen=True, slots=True)
+class UserEvent:
+    """One User in one event, all hosts together.
+
+    Attributes
+    ----------
+    counts : tuple of int
+        Service Requests by `Decision` during the event.
+    first_ms, last_ms : int or None
+        First and last throttled request.
+    over : bool
+        Above its allocation when the event began.
+    seconds : int
+        Most seconds with a throttled request that one host saw.
+    """
+
+    user: str
+    allocation: float
+    counts: tuple[int, int, int, int]
+    first_ms: int | None
+    last_ms: int | None
+    over: bool
+    seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One traffic management event of the System.
+
+    Attributes
+    ----------
+    began_ms, until_ms : int
+        Until the last host's activation ended; of an open event, until when it was last heard of.
+    open : bool
+        At least one host's log has no end of it.
+    observed : bool
+        The Mechanism only observed: nothing was refused.
+    offered_max : float
+        Highest load offered on one host, units per second.
+    """
+
+    number: int
+    began_ms: int
+    until_ms: int
+    open: bool
+    exact: bool
+    observed: bool
+    hosts: tuple[str, ...]
+    activations: int
+    operating_threshold: float
+    offered_max: float
+    backlog_max_s: float
+    users: tuple[UserEvent, ...]
+
+    @property
+    def duration_s(self) -> float:
+        return (self.until_ms - self.began_ms) / 1000
+
+    @property
+    def throttled(self) -> int:
+        return sum(user.counts[0] for user in self.users)
+
+    @property
+    def users_throttled(self) -> int:
+        return sum(1 for user in self.users if user.counts[0])
+
+    @property
+    def users_over(self) -> tuple[str, ...]:
+        return tuple(user.user for user in self.users if user.over)
+
+    def seconds_in(self, month: Month) -> float:
+        """Return how long it lasted inside a month."""
+        return max(0, min(self.until_ms, month.end_ms) - max(self.began_ms, month.start_ms)) / 1000
+
+    def began_in(self, month: Month) -> bool:
+        return month.start_ms <= self.began_ms < month.end_ms
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A time that nobody logged on a host."""
+
+    host: str
+    from_ms: int
+    to_ms: int
+
+    @property
+    def seconds(self) -> float:
+        return (self.to_ms - self.from_ms) / 1000
+
+
+@dataclass(frozen=True, slots=True)
+class HostCoverage:
+    """How much of the month a host's log covers; `expected` and without a file: it is missing."""
+
+    host: str
+    files: int
+    seconds: float
+    share: float
+    gaps: int
+    missing_commits: int
+
+
+@dataclass(frozen=True, slots=True)
+class LossSum:
+    """Records of one kind that a host could not write."""
+
+    host: str
+    what: str
+    records: int
+    first_ms: int
+    last_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class FaultSum:
+    """Faults of one kind on a host."""
+
+    host: str
+    kind: str
+    times: int
+    count: int
+    first_ms: int
+    last_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """What is known about the data.
+
+    Attributes
+    ----------
+    coverage : float
+        Share of the month that was logged, all hosts together.
+    open_events : tuple of int
+        Numbers of the events whose end is not logged.
+    late_hosts : tuple of (str, float)
+        Versions that the hosts put in force more than a minute apart, and seconds between first and last.
+    disagreements : tuple of str
+        Figures that are logged twice and differ.
+    """
+
+    coverage: float
+    hosts: tuple[HostCoverage, ...]
+    gaps: tuple[Gap, ...]
+    missing_hosts: tuple[str, ...]
+    losses: tuple[LossSum, ...]
+    faults: tuple[FaultSum, ...]
+    open_events: tuple[int, ...]
+    late_hosts: tuple[tuple[str, float], ...]
+    disagreements: tuple[str, ...]
+
+    @property
+    def lost_records(self) -> int:
+        return sum(loss.records for loss in self.losses)
+
+    @property
+    def is_complete(self) -> bool:
+        """Nothing is missing that would change a figure."""
+        return not (
+            self.gaps
+            or self.missing_hosts
+            or self.losses
+            or self.open_events
+            or self.disagreements
+            or any(host.missing_commits for host in self.hosts)
+        )
 
 
 @dataclass(frozen=True, slots=True)

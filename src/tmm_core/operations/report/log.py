@@ -34,6 +34,7 @@ from tmm_core.operations.report.record import (
     PastMonth,
     Record,
     Tried,
+    four,
 )
 
 __all__ = ["read_month"]
@@ -161,7 +162,7 @@ class _Reader:
         past = tuple(
             PastMonth(
                 month,
-                _four(sum(counts[outcome] for counts in users.values()) for outcome in range(4)),
+                four(sum(counts[outcome] for counts in users.values()) for outcome in range(4)),
                 sum(1 for counts in users.values() if counts[0]),
                 max(busiest[month].values()),
             )
@@ -297,7 +298,7 @@ class _Reader:
                 row["allocation"],
                 row["began_offered"],
                 bool(row["over_at_beginning"]),
-                _four(row[name] for name in _OUTCOMES),
+                four(row[name] for name in _OUTCOMES),
                 row["throttled_seconds"],
                 row["first_throttled_ms"],
                 row["last_throttled_ms"],
@@ -455,8 +456,3 @@ def _places(file: LogFile, query: str, place: dict[str, int]) -> Ints:
     for number, name in rows:
         places[number] = place[name]
     return places
-
-
-def _four(amounts: Iterable[int]) -> tuple[int, int, int, int]:
-    throttled, spare, within, priority = amounts
-    return throttled, spare, within, priority

@@ -1,5 +1,7 @@
 """What all hosts logged about one month, as plain numbers: the input of the report, before any judgement.
 
+With pseudonyms for its Users it has them before any figure is computed: no name is left to leak.
+
 Times are UTC, milliseconds since 1970 where the name ends in ``_ms``; days and months are those of UTC, so
 that no hour is missing or doubled when the clocks change. Outcomes are indexed by `Decision`.
 """
@@ -7,15 +9,18 @@ that no hour is missing or doubled when the clocks change. Outcomes are indexed 
 from __future__ import annotations
 
 import calendar
+import hashlib
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from typing import Any
 
 import numpy as np
 
 from tmm_core.errors import TMMError
+from tmm_core.mechanism import UNKNOWN
+from tmm_core.policy.portfolio import Portfolio
 
 __all__ = [
     "Activation",
@@ -31,6 +36,12 @@ __all__ = [
     "PastMonth",
     "Record",
     "Tried",
+    "allocations_in",
+    "anonymised",
+    "candidate_rates",
+    "categories_in",
+    "four",
+    "priority_list",
     "utc",
 ]
 
@@ -290,4 +301,122 @@ class Record:
     notices: tuple[Notice, ...] = ()
     tried: tuple[Tried, ...] = ()
     past: tuple[PastMonth, ...] = ()
-    hosts_expected: tuple[str, ...] = field(default=())
+    hosts_expected: tuple[str, ...] = ()
+
+
+def four(amounts: Iterable[int]) -> tuple[int, int, int, int]:
+    """Return four amounts, by `Decision`, as a tuple of four."""
+    throttled, spare, within, priority = amounts
+    return throttled, spare, within, priority
+
+
+def allocations_in(description: Mapping[str, Any]) -> dict[str, float]:
+    """Return the allocations by User, units per second."""
+    return {str(row["user"]): float(row["allocation"]) for row in description.get("allocations", ())}
+
+
+def categories_in(description: Mapping[str, Any]) -> dict[str, str]:
+    """Return the party categories by User."""
+    return {str(row["user"]): str(row.get("category") or "") for row in description.get("allocations", ())}
+
+
+def priority_list(description: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the priority list with its version, approval and SRVs."""
+    found: Mapping[str, Any] = description.get("priority_list") or {}
+    return found
+
+
+def candidate_rates(description: Mapping[str, Any]) -> Mapping[str, float]:
+    """Return the allocations of the candidate by User, units per second; none where none was tried."""
+    rates: Mapping[str, float] = (description.get("candidate") or {}).get("allocations") or {}
+    return rates
+
+
+# --- the Users under pseudonyms
+#
+# The order of the pseudonyms comes from a digest over the counts themselves, which only who has the logs can
+# compute, and who has the logs has the names. It is the same whenever the report is made from the same logs, and
+# no key is written anywhere.
+
+
+def anonymised(record: Record, portfolio: Portfolio | None = None) -> tuple[Record, Portfolio | None]:
+    """Return the record, and the portfolio, with pseudonyms such as ``User 07`` for the names of Users.
+
+    Identifiers of Users, files they were configured in and free text of faults and losses are left out.
+    """
+    names = set(record.users) - {UNKNOWN}
+    for each in record.configurations:
+        names |= set(allocations_in(each.description))
+        names |= set(candidate_rates(each.description))
+    names |= {user.user for activation in record.activations for user in activation.users}
+    pseudonym = _pseudonyms(record, names)
+    renamed = [pseudonym.get(name, name) for name in record.users]
+    order = np.array(sorted(range(len(renamed)), key=renamed.__getitem__), dtype=np.intp)
+
+    def of(name: str | None) -> str | None:
+        return None if name is None else pseudonym.get(name, name)
+
+    hidden = replace(
+        record,
+        users=tuple(renamed[place] for place in order),
+        user_days=record.user_days[order],
+        user_day_units=record.user_day_units[order],
+        user_srvs=record.user_srvs[order],
+        user_busiest=record.user_busiest[order],
+        user_seconds=record.user_seconds[order],
+        activations=tuple(
+            replace(
+                each,
+                users=tuple(
+                    sorted(
+                        (replace(user, user=pseudonym.get(user.user, user.user)) for user in each.users),
+                        key=lambda user: user.user,
+                    )
+                ),
+            )
+            for each in record.activations
+        ),
+        configurations=tuple(_hidden(each, pseudonym) for each in record.configurations),
+        faults=tuple(replace(each, user=of(each.user), detail="") for each in record.faults),
+        losses=tuple(replace(each, reason="") for each in record.losses),
+        excesses=tuple(replace(each, user=of(each.user)) for each in record.excesses),
+        notices=tuple(replace(each, user=pseudonym.get(each.user, each.user)) for each in record.notices),
+        tried=tuple(replace(each, user=pseudonym.get(each.user, each.user)) for each in record.tried),
+    )
+    if portfolio is None:
+        return hidden, None
+    users = tuple(
+        replace(each, user=pseudonym[each.user], user_ids=())
+        for each in portfolio.users
+        if each.user in pseudonym
+    )
+    return hidden, Portfolio(portfolio.month, users) if users else None
+
+
+def _pseudonyms(record: Record, names: set[str]) -> dict[str, str]:
+    key = hashlib.sha256()
+    for array in (record.user_days, record.user_srvs, record.minute_units, record.user_busiest):
+        key.update(np.ascontiguousarray(array, "<i8").tobytes())
+    order = sorted(
+        names, key=lambda name: hashlib.blake2b(name.encode("utf-8", "replace"), key=key.digest()).digest()
+    )
+    width = len(str(len(order)))
+    return {name: f"User {number:0{width}d}" for number, name in enumerate(order, 1)}
+
+
+def _hidden(each: Applied, pseudonym: Mapping[str, str]) -> Applied:
+    description: dict[str, Any] = {
+        name: value for name, value in each.description.items() if name not in ("allocations_file", "source")
+    }
+    # In the order of the pseudonyms: the file's own order could be known.
+    description["allocations"] = sorted(
+        (
+            {"user": pseudonym[row["user"]], "category": row.get("category"), "allocation": row["allocation"]}
+            for row in each.description.get("allocations", ())
+        ),
+        key=lambda row: row["user"],
+    )
+    if description.get("candidate"):
+        rates = {pseudonym[name]: rate for name, rate in candidate_rates(description).items()}
+        description["candidate"] = {**description["candidate"], "allocations": dict(sorted(rates.items()))}
+    return replace(each, description=description)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 from tmm_core.operations.charts import (
     BLUE,
@@ -11,15 +11,17 @@ from tmm_core.operations.charts import (
     Bars,
     Level,
     Line,
+    Span,
     bar_chart,
+    day_chart,
     line_chart,
 )
 from tmm_core.operations.page import Block, Cell, Column, Figure, Section, Table, Text
-from tmm_core.operations.report.activations import activations_section
-from tmm_core.operations.report.changes import allocations_in, priority_list
+from tmm_core.operations.report.changes import setting_text
 from tmm_core.operations.report.figures import Figures
-from tmm_core.operations.report.record import utc
-from tmm_core.operations.report.words import SETTING, many, moment, pace, part, srv_name, times
+from tmm_core.operations.report.record import allocations_in, priority_list, utc
+from tmm_core.operations.report.words import SETTING, joined, many, moment, pace, part, srv_name, times
+from tmm_core.operations.terminal import duration
 
 __all__ = ["capacity_section", "configuration_section", "hourly_table"]
 
@@ -38,12 +40,12 @@ def configuration_section(figures: Figures) -> Section:
     )
     values = {**described, **(described.get("rules") or {})}
     rows: list[Sequence[Cell]] = [
-        (name, _value(values[key]), meaning)
+        (name, setting_text(values[key]), meaning)
         for key, (name, meaning) in SETTING.items()
         if values.get(key) is not None
     ]
     rows += [
-        (f"Cost of SRV {srv}", _value(units), "units for each Service Request")
+        (f"Cost of SRV {srv}", setting_text(units), "units for each Service Request")
         for srv, units in sorted((described.get("costs") or {}).items())
     ]
     if described.get("allocations_digest"):
@@ -65,10 +67,6 @@ def configuration_section(figures: Figures) -> Section:
     if figures.setting_changes:
         blocks.append(_setting_changes(figures))
     return Section("System Configuration", blocks, (_priority_list(figures), _allocations(figures)))
-
-
-def _value(value: Any) -> str:
-    return f"{value:,.15g}" if isinstance(value, int | float) else str(value)
 
 
 def _versions(figures: Figures) -> Table:
@@ -246,7 +244,7 @@ def capacity_section(figures: Figures) -> Section:
             )
         )
     blocks += [_load_figure(figures), _hour_figure(figures)]
-    return Section("System Capacity", blocks, (activations_section(figures),))
+    return Section("System Capacity", blocks, (_activations_section(figures),))
 
 
 def _load_figure(figures: Figures) -> Figure:
@@ -343,12 +341,9 @@ def _hour_figure(figures: Figures) -> Figure:
     hours = figures.hours
     busiest = max(hours, key=lambda hour: (hour.mean_offered, -hour.hour))
     quietest = min(hours, key=lambda hour: (hour.mean_offered, hour.hour))
-    ratio = (
-        f", {busiest.mean_offered / quietest.mean_offered:.1f} times the quietest"
-        if quietest.mean_offered
-        else ""
-    )
-    finding = f"The busiest hour of the day was {busiest.hour:02d}:00 to {busiest.hour + 1:02d}:00 UTC{ratio}"
+    finding = f"The busiest hour of the day was {busiest.hour:02d}:00 to {busiest.hour + 1:02d}:00 UTC"
+    if quietest.mean_offered:
+        finding += f", {busiest.mean_offered / quietest.mean_offered:.1f} times the quietest"
     table = Table(
         "Load by hour of the day, all days together (units per second)",
         (
@@ -373,4 +368,131 @@ def _hour_figure(figures: Figures) -> Figure:
             label_every=2,
         ),
         table,
+    )
+
+
+def _activations_section(figures: Figures) -> Section:
+    """Return how often the Mechanism was active, for how long, when and why."""
+    events, month = figures.events, figures.month
+    heading = "Frequency and duration of activations"
+    if not events:
+        none = "There were no traffic management events: the Mechanism was never active."
+        return Section(heading, (Text(none),))
+    lengths = sorted(event.duration_s for event in events if event.began_in(month))
+    said = []
+    if lengths:
+        middle = (lengths[(len(lengths) - 1) // 2] + lengths[len(lengths) // 2]) / 2
+        said.append(
+            f"The Mechanism became active {times(len(lengths))}, for {duration(lengths[0])}"
+            if len(lengths) == 1
+            else f"The Mechanism became active {times(len(lengths))}: between {duration(lengths[0])} and "
+            f"{duration(lengths[-1])}, half of them no longer than {duration(middle)}"
+        )
+        if len(lengths) > 1:
+            said[-1] += f"; once in {duration(month.seconds / len(lengths))} on average"
+        said[-1] += "."
+    said.append(
+        f"It was active for {duration(figures.active_s)} of the month, {part(figures.active_s, month.seconds)}."
+    )
+    for event in events:
+        before, after = event.began_ms < month.start_ms, event.until_ms > month.end_ms
+        if before or after:
+            said.append(
+                f"Event {event.number} reaches into the month {'before' if before else 'after'}: "
+                f"{duration(event.seconds_in(month))} of its {duration(event.duration_s)} are in {month.name}. "
+                f"It is counted {'there' if before else 'here only'}."
+            )
+    if figures.quality.open_events:
+        numbers = joined([str(number) for number in figures.quality.open_events])
+        said.append(f"The logs hold no end of event {numbers}: it is shown until its host was last heard of.")
+    labels = [str(day + 1) for day in range(month.days)]
+    finding = _when(figures)
+    blocks: list[Block] = [Text(" ".join(said), strong=False)]
+    blocks.append(
+        Figure(
+            finding,
+            lambda width: day_chart(
+                finding + ".",
+                f"Days of {month.name} from left to right, hours of the day (UTC) downwards; "
+                f"{many(len(events), 'event')}.",
+                _spans(figures),
+                labels,
+                width=width,
+            ),
+            _event_table(figures),
+            "Each bar is a time in which the Mechanism was active; the shortest are drawn longer than they were.",
+            opened=True,
+        )
+    )
+    if any(event.users_over for event in events):
+        blocks.append(_why_table(figures))
+    return Section(heading, blocks)
+
+
+def _when(figures: Figures) -> str:
+    days = {utc(event.began_ms).date() for event in figures.events}
+    hours = Counter(utc(event.began_ms).hour for event in figures.events)
+    top = max(range(24), key=lambda hour: (hours[hour], -hour))
+    if len(figures.events) > 1 and hours[top] > len(figures.events) / 2:
+        return f"{hours[top]} of {len(figures.events)} events began between {top:02d}:00 and {top + 1:02d}:00 UTC"
+    return f"{many(len(figures.events), 'event')} began on {many(len(days), 'day')}"
+
+
+def _spans(figures: Figures) -> list[Span]:
+    month, spans = figures.month, []
+    for event in figures.events:
+        begin = max(event.began_ms, month.start_ms) - month.start_ms
+        end = min(event.until_ms, month.end_ms) - month.start_ms
+        # One bar for each day it touches.
+        while begin < end:
+            day = begin // 86_400_000
+            stop = min(end, (day + 1) * 86_400_000)
+            spans.append(Span(day, (begin % 86_400_000) / 3.6e6, (stop - day * 86_400_000) / 3.6e6))
+            begin = stop
+    return spans
+
+
+def _event_table(figures: Figures) -> Table:
+    return Table(
+        "Traffic management events",
+        (
+            Column("Event", "count", "event"),
+            Column("Began (UTC)", "moment", "began"),
+            Column("Ended (UTC)", "moment", "ended"),
+            Column("Lasted", "duration", "duration_s"),
+            Column("Of it in this month", "duration", "in_month_s"),
+            Column("Throttled", "count", "throttled"),
+            Column("Users throttled", "count", "users_throttled"),
+            Column("Highest load offered on a host", "rate", "offered_max_per_s"),
+            Column("Hosts", "count", "hosts"),
+        ),
+        [
+            (
+                event.number, utc(event.began_ms), None if event.open else utc(event.until_ms), event.duration_s,
+                event.seconds_in(figures.month), event.throttled, event.users_throttled, event.offered_max,
+                len(event.hosts),
+            )
+            for event in figures.events
+        ],
+        "csv/events.csv",
+    )  # fmt: skip
+
+
+def _why_table(figures: Figures) -> Table:
+    return Table(
+        "Users above their allocation when an event began",
+        (
+            Column("Event", "count", "event"),
+            Column("User", "text", "user"),
+            Column("Allocation", "rate", "allocation_per_s"),
+            Column("Throttled in the event", "count", "throttled"),
+            Column("Time with throttling", "duration", "throttled_s"),
+        ),
+        [
+            (event.number, user.user, user.allocation, user.counts[0], user.seconds)
+            for event in figures.events
+            for user in sorted(event.users, key=lambda user: (-user.counts[0], user.user))
+            if user.over
+        ],
+        "csv/event-users.csv",
     )

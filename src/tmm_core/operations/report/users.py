@@ -1,4 +1,4 @@
-"""Users and Trends: whose Service Requests were admitted and throttled, and how the months compare."""
+"""Users, Candidate Allocations and Trends: whose Service Requests were admitted and throttled, or would have been."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 from tmm_core.operations.charts import BLUE, VERMILION, Bars, bar_chart, row_chart
 from tmm_core.operations.page import Block, Cell, Column, Figure, Section, Table, Text, shown
+from tmm_core.operations.report.changes import CandidateFigures
 from tmm_core.operations.report.figures import Counts, Figures, Trend, User
 from tmm_core.operations.report.record import Month
 from tmm_core.operations.report.words import CATEGORY, PARTY, many, part, srv_name
 from tmm_core.operations.terminal import duration, number
 
-__all__ = ["srv_table", "trends_section", "users_section"]
+__all__ = ["candidates_section", "srv_table", "trends_section", "users_section"]
 
 _MOST_ROWS = 15
 _MOST_SRVS = 15
@@ -240,6 +241,59 @@ def srv_table(figures: Figures, most: int | None = None) -> Table:
         ],
         "csv/srvs.csv",
     )
+
+
+def candidates_section(candidates: tuple[CandidateFigures, ...]) -> Section:
+    """Return the section Candidate Allocations, of one candidate or more."""
+    blocks: list[Block] = []
+    for place, each in enumerate(candidates, 1):
+        blocks += [Text(_candidate_finding(each), strong=True), _candidate_table(each, place)]
+    blocks.append(
+        Text(
+            "A candidate is tried beside the allocations in force and decides nothing. What it would have throttled is "
+            "the most: units over the candidate while the Mechanism was active count as throttled, though spare "
+            "capacity may have been left for them. The pool of unknown Users is not tried."
+        )
+    )
+    return Section("Candidate Allocations", blocks)
+
+
+def _candidate_finding(candidate: CandidateFigures) -> str:
+    begun, ended = shown(candidate.first_day), shown(candidate.last_day)
+    when = f"on {begun}" if begun == ended else f"from {begun} to {ended}"
+    tried = f"Candidate {candidate.version} was tried without effect {when}"
+    more = sum(user.difference_units > 0 for user in candidate.users)
+    fewer = sum(user.difference_units < 0 for user in candidate.users)
+    if not more and not fewer:
+        return f"{tried}; it would have throttled what the allocations in force did, of every User."
+    return (
+        f"{tried}; it could have throttled more of {many(more, 'User')}, and less of {many(fewer, 'User')}."
+    )
+
+
+def _candidate_table(candidate: CandidateFigures, place: int) -> Table:
+    return Table(
+        f"Units throttled by the allocations in force, and at most by candidate {candidate.version}",
+        (
+            Column("User", "text", "user"),
+            Column("In force", "rate", "allocation_per_s"),
+            Column("Candidate", "rate", "candidate_per_s"),
+            Column("Offered", "count", "offered_units"),
+            Column("Throttled", "count", "throttled_units"),
+            Column("By the candidate, at most", "count", "candidate_throttled_units"),
+            Column("Difference", "count", "difference_units"),
+            Column("Over it only", "count", "over_units"),
+            Column("Inside it only", "count", "within_units"),
+        ),
+        [
+            (
+                user.user, user.allocation, user.candidate, user.offered_units, user.throttled_units,
+                user.candidate_throttled_units, user.difference_units, user.over_units, user.within_units,
+            )
+            for user in candidate.users
+        ],
+        f"csv/candidate-{place}.csv",
+    )  # fmt: skip
 
 
 def trends_section(figures: Figures) -> Section:
