@@ -17,7 +17,7 @@ import pytest
 from tmm_core.mechanism import Decision
 from tmm_core.operations import demo, page
 from tmm_core.operations.cli import main
-from tmm_core.operations.commands import demo_cli
+from tmm_core.operations.commands import simulate_cli
 from tmm_core.operations.demo import STORM, day_of, run_demo, run_storm, time_of_day
 from tmm_core.operations.simulation import scenario_files
 from tmm_core.operations.simulation.arrivals import Arrivals, Fresh
@@ -156,7 +156,7 @@ def test_a_second_of_the_demonstration_is_a_time_of_the_day() -> None:
 
 
 def test_requests_are_written_as_people_write_them() -> None:
-    assert [demo_cli._requests(text) for text in ("1000000", "1_000_000", "1,000,000")] == [1_000_000] * 3
+    assert [simulate_cli._requests(text) for text in ("1000000", "1_000_000", "1,000,000")] == [1_000_000] * 3
 
 
 def test_the_storm_is_played_written_and_its_page_named_last(

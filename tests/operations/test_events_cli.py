@@ -8,7 +8,7 @@ from datetime import datetime
 import pytest
 
 from tmm_core.operations.cli import main
-from tmm_core.operations.commands import arguments, events_cli
+from tmm_core.operations.commands import arguments, log_cli
 from tmm_core.operations.event_log.event_records import Notification
 from tmm_core.operations.event_log.files import LogSet
 from tmm_core.operations.event_log.happenings import KINDS, happenings
@@ -111,8 +111,8 @@ def test_following_shows_each_thing_once(
             raise KeyboardInterrupt
         turn()
 
-    monkeypatch.setattr(events_cli.time, "sleep", sleep)
-    monkeypatch.setattr(events_cli.time, "time", lambda: world.at_ms() / 1000)
+    monkeypatch.setattr(log_cli.time, "sleep", sleep)
+    monkeypatch.setattr(log_cli.time, "time", lambda: world.at_ms() / 1000)
     assert main(["events", str(world.path), "--follow", "--json"]) == 130
     kinds = [json.loads(line)["kind"] for line in capsys.readouterr().out.splitlines()]
     assert kinds.count("began") == 1 and kinds.count("ended") == 1 and kinds.count("configuration") == 1

@@ -16,7 +16,7 @@ import pytest
 from tmm_core import Config, Mechanism
 from tmm_core.operations.cli import main
 from tmm_core.operations.commands.arguments import block_of
-from tmm_core.operations.commands.status_cli import status_lines
+from tmm_core.operations.commands.look_cli import status_lines
 from tmm_core.operations.terminal import Paint
 from tmm_core.operations.watch import Watcher
 

@@ -1,7 +1,7 @@
-"""The command line ``tmm``: a registry of commands, each in a module of its own, read only when it is called.
+"""The command line ``tmm``: a registry of commands, in modules that are read only when one of theirs is called.
 
-A command's module has ``add_parser(subparsers)``, which adds its parser with options and examples, and
-``run(args) -> int``. To add one, write ``operations/NAME_cli.py`` and a line in `COMMANDS`.
+A command's module has ``add_NAME(parser)``, which adds to its parser what it takes and what runs it
+(`commands.arguments.about`). To add one, write that, and a line in `COMMANDS`.
 
 Exit status: 0 good, 1 the files or the state are wrong, 2 the command is wrong; 130 after Ctrl-C, 141 when
 the reader of the output has gone.
@@ -27,7 +27,7 @@ __all__ = ["COMMANDS", "Command", "main"]
 
 
 class Command(NamedTuple):
-    """One command: its name, the module it is in, and what it does in a few words."""
+    """One command: its name, the module of `commands` it is in, and what it does in a few words."""
 
     name: str
     module: str
@@ -35,60 +35,24 @@ class Command(NamedTuple):
 
 
 COMMANDS = (
-    Command(
-        "check",
-        "tmm_core.operations.commands.check_cli",
-        "read a configuration, show what is in force, and warn",
-    ),
-    Command(
-        "explain",
-        "tmm_core.operations.commands.explain_cli",
-        "say what would be decided for one User and SRV, and why",
-    ),
-    Command(
-        "status", "tmm_core.operations.commands.status_cli", "show what the gateways of this host are doing"
-    ),
-    Command(
-        "apply", "tmm_core.operations.commands.apply_cli", "put a configuration in force while gateways run"
-    ),
-    Command(
-        "allocate",
-        "tmm_core.operations.commands.allocate_cli",
-        "share the operating threshold among the Users' portfolios",
-    ),
-    Command(
-        "priority-list",
-        "tmm_core.operations.commands.priority_list_cli",
-        "show, compare and change versions of the priority list",
-    ),
-    Command(
-        "replay",
-        "tmm_core.operations.commands.replay_cli",
-        "show what the Mechanism would have done to a request log",
-    ),
+    Command("check", "config_cli", "read a configuration, show what is in force, and warn"),
+    Command("explain", "look_cli", "say what would be decided for one User and SRV, and why"),
+    Command("status", "look_cli", "show what the gateways of this host are doing"),
+    Command("apply", "config_cli", "put a configuration in force while gateways run"),
+    Command("allocate", "allocate_cli", "share the operating threshold among the Users' portfolios"),
+    Command("priority-list", "priority_list_cli", "show, compare and change versions of the priority list"),
+    Command("replay", "replay_cli", "show what the Mechanism would have done to a request log"),
     Command(
         "simulate",
-        "tmm_core.operations.commands.simulate_cli",
+        "simulate_cli",
         "compare policies on invented traffic: outage or not, who is hit, for how long",
     ),
-    Command("watch", "tmm_core.operations.commands.watch_cli", "keep the event log of this host"),
-    Command("events", "tmm_core.operations.commands.events_cli", "list or follow events, faults and changes"),
-    Command(
-        "audit",
-        "tmm_core.operations.commands.audit_cli",
-        "decide recorded throttled requests again, and compare",
-    ),
-    Command("serve", "tmm_core.operations.commands.serve_cli", "serve a live page for the operations room"),
-    Command(
-        "report",
-        "tmm_core.operations.commands.report_cli",
-        "write the monthly report and the Users' statements",
-    ),
-    Command(
-        "demo",
-        "tmm_core.operations.commands.demo_cli",
-        "play a day of traffic at DSP peak volume through the engine",
-    ),
+    Command("watch", "live_cli", "keep the event log of this host"),
+    Command("events", "log_cli", "list or follow events, faults and changes"),
+    Command("audit", "log_cli", "decide recorded throttled requests again, and compare"),
+    Command("serve", "live_cli", "serve a live page for the operations room"),
+    Command("report", "log_cli", "write the monthly report and the Users' statements"),
+    Command("demo", "simulate_cli", "play a day of traffic at DSP peak volume through the engine"),
 )
 
 _EPILOG = """\
@@ -200,17 +164,17 @@ def _run(arguments: list[str]) -> int:
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     # Only the command that is asked for is imported: 'tmm check' does not pay for the rest.
     asked = next((each for each in arguments if not each.startswith("-")), None)
-    chosen = None
     for command in COMMANDS:
+        own = subparsers.add_parser(
+            command.name, help=command.help, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
         if command.name == asked:
-            chosen = import_module(command.module)
-            chosen.add_parser(subparsers)
-            _wrap_description(subparsers.choices[command.name])
-        else:
-            subparsers.add_parser(command.name, help=command.help)
+            module = import_module(f"tmm_core.operations.commands.{command.module}")
+            getattr(module, f"add_{command.name.replace('-', '_')}")(own)
+            _wrap_description(own)
     args = parser.parse_args(arguments)
-    if chosen is None:
+    if args.command is None:
         parser.print_help(sys.stderr)
         return 2
-    status: int = chosen.run(args)
+    status: int = args.run(args)
     return status

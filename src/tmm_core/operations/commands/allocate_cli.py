@@ -9,11 +9,11 @@ import sys
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from tmm_core.errors import ConfigError, Mistake, TMMError
 from tmm_core.operations import terminal
-from tmm_core.operations.commands.arguments import logs_of, place
+from tmm_core.operations.commands.arguments import about, logs_of, place
 from tmm_core.operations.planning import allocation_words as words
 from tmm_core.operations.planning.allocation_changes import Change, changes, file_before, read_before
 from tmm_core.policy.allocation import NOTICE, Allocations, allocate
@@ -25,7 +25,7 @@ from tmm_core.policy.portfolio import Portfolio
 if TYPE_CHECKING:
     from tmm_core.operations.planning.recorded_traffic import Recorded
 
-__all__ = ["add_parser", "run"]
+__all__ = ["add_allocate"]
 
 _NAMED = re.compile(r"(\d{4}-\d{2})(?!\d)")  # 2026-12, 2026-12-01, 2026-12-draft
 
@@ -43,15 +43,14 @@ exit status: 1 also if a change is above --limit and not accepted; nothing is wr
 """
 
 
-def add_parser(subparsers: Any) -> argparse.ArgumentParser:
-    """Add the command and its options."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "allocate",
-        help="share the operating threshold among the Users' portfolios, for a month",
-        description="Work out the allocations of a month, show how they come about and what they change, and write "
+def add_allocate(parser: argparse.ArgumentParser) -> None:
+    """Add what `tmm allocate` takes."""
+    about(
+        parser,
+        _run,
+        "Work out the allocations of a month, show how they come about and what they change, and write "
         "them to a new file. A file that is there already is never overwritten without --replace.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        _EXAMPLES,
     )
     parser.add_argument("portfolio", type=Path, help="the Users' portfolios (CSV)")
     parser.add_argument(
@@ -98,22 +97,21 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("--chart", type=Path, metavar="SVG", help="draw what goes where into this file")
     parser.add_argument("--json", action="store_true", help="write the figures to stdout as JSON")
-    return parser
 
 
-def run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     """Work out, show, check and write."""
     # What is read and worked out is needed to the end: to search it for garbage, time and again, finds none.
     collects = gc.isenabled()
     gc.disable()
     try:
-        return _run(args)
+        return _allocate(args)
     finally:
         if collects:
             gc.enable()
 
 
-def _run(args: argparse.Namespace) -> int:
+def _allocate(args: argparse.Namespace) -> int:
     month = _month(args)
     if args.output is not None:
         _check_name(args.output)

@@ -1,4 +1,4 @@
-"""What the arguments of several commands stand for: a time, event logs, a host's block to look at, a file to write.
+"""The arguments of several commands, and what they stand for: a time, event logs, a host's block, a file to write.
 
 Of a ``tmm.toml`` only what is asked for needs to be right: gateways go on with the last good configuration while
 the file has a mistake, and who looks at them then must see them. A file is put in its place whole or not at all, and
@@ -8,13 +8,11 @@ never over another one without being asked to.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import re
-import signal
-import sys
-import threading
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,24 +24,66 @@ if TYPE_CHECKING:
     from tmm_core.mechanism import Mechanism
 
 __all__ = [
-    "REPLACED_S",
-    "add_log_arguments",
-    "block_of",
-    "event_log_of",
-    "is_replaced",
-    "logs_of",
-    "look_when_there",
-    "moment",
-    "place",
-    "say",
-    "stop_when_told",
-]
-
-#: Seconds between looks whether another block is in the place of this.
-REPLACED_S = 5.0
+    "about", "add_block_options", "add_config", "add_files_arguments", "add_log_arguments", "block_of", "day",
+    "event_log_of", "logs_of", "look_at", "moment", "number_between", "place",
+]  # fmt: skip
 
 _AGO = re.compile(r"(\d+)(s|min|h|d)")
 _UNITS = {"s": "seconds", "min": "minutes", "h": "hours", "d": "days"}
+
+
+def about(
+    parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int], description: str, examples: str
+) -> None:
+    """Say what a command is for, and what runs it."""
+    parser.description, parser.epilog = description, examples
+    parser.set_defaults(run=run)
+
+
+def add_config(parser: argparse.ArgumentParser, what: str = "default tmm.toml") -> None:
+    """Add the configuration that is meant."""
+    parser.add_argument("-c", "--config", type=Path, default=Path("tmm.toml"), metavar="FILE", help=what)
+
+
+def add_files_arguments(parser: argparse.ArgumentParser, folder: str) -> None:
+    """Add where the files go, and what else is shown."""
+    parser.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        default=Path(folder),
+        metavar="DIR",
+        help=f"folder for the files (default {folder})",
+    )
+    parser.add_argument("--json", action="store_true", help="write the figures to stdout as JSON")
+    parser.add_argument(
+        "--quiet", action="store_true", help="show no progress and no summary; only write the files"
+    )
+
+
+def number_between(low: float, high: float, what: str) -> Callable[[str], float]:
+    """Return what reads an option that is `what`, from `low` to `high`."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what} from {low:g} to {high:g}")
+        return value
+
+    return read
+
+
+def day(text: str) -> date:
+    """Return the day an option names."""
+    try:
+        if len(text) != 10:
+            raise ValueError
+        return date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a day, expected a form like 2026-12-01") from None
 
 
 def moment(text: str) -> int:
@@ -95,6 +135,31 @@ def logs_of(paths: list[Path]) -> list[Path]:
     return [event_log_of(path) if path.suffix == ".toml" else path for path in paths]
 
 
+def add_block_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which block is meant."""
+    add_config(parser, "the configuration that names the block (default tmm.toml)")
+    parser.add_argument("--block", metavar="NAME|PATH", help="the block itself, without a configuration")
+
+
+def look_at(args: argparse.Namespace, *, change: bool = False) -> Mechanism:
+    """Open the block the options name, to look at or to change.
+
+    Raises
+    ------
+    TMMError
+        No block is configured, or there is none.
+    """
+    from tmm_core.mechanism import Mechanism  # an argument that names no block does not pay for it
+
+    shared = block_of(Path(args.config)) if args.block is None else args.block
+    try:
+        return Mechanism.look(shared, change=change)
+    except FileNotFoundError as error:
+        raise TMMError(
+            f"{error.filename}: found no block: no gateway with this block has started on this host"
+        ) from None
+
+
 def block_of(path: Path) -> str:
     """Return the block that the processes of a configuration share.
 
@@ -139,61 +204,6 @@ def _text(path: Path, section: str, key: str) -> str | None:
         fault = f"{key} {value!r} must be a text that is not empty"
         raise ConfigError(Mistake(fault, file=str(path), line=line, column=column, field=key))
     return value
-
-
-def stop_when_told() -> threading.Event:
-    """Return what SIGTERM and Ctrl-C set from now on."""
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    return stop
-
-
-def say(text: str) -> None:
-    """Tell who runs the command."""
-    print(f"tmm: {text}", file=sys.stderr, flush=True)
-
-
-def look_when_there(shared: str, stopped: Callable[[float], bool], period_s: float = 1.0) -> Mechanism | None:
-    """Look at a shared block, as soon as a gateway has made it; says that it waits if there is none yet.
-
-    Parameters
-    ----------
-    shared : str
-        Name or path of the block.
-    stopped : callable
-        Waits so many seconds and returns whether to give up.
-
-    Returns
-    -------
-    Mechanism or None
-        None if it was given up.
-    """
-    from tmm_core.mechanism import Mechanism  # an argument that names no block does not pay for it
-
-    told = False
-    while True:
-        try:
-            return Mechanism.look(shared)
-        except FileNotFoundError:
-            if not told:
-                told = True
-                say("waiting for a gateway to make the block")
-            if stopped(period_s):
-                return None
-
-
-def is_replaced(mechanism: Mechanism, shared: str) -> bool:
-    """Tell whether another block is in the place of the one that is looked at: gateways now count there."""
-    block = mechanism.block
-    try:
-        now = type(mechanism).look(shared)
-    except FileNotFoundError:
-        return False  # the old one can still be read
-    try:
-        return block is None or now.block is None or now.block.header.block_id != block.header.block_id
-    finally:
-        now.close()
 
 
 def place(path: Path, text: str, *, replace: bool = False, hint: str = "choose another name") -> bool:

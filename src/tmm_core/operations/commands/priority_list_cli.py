@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tmm_core.errors import ConfigError, Mistake, TMMError
 from tmm_core.operations import terminal
-from tmm_core.operations.commands.arguments import logs_of, place
-from tmm_core.operations.commands.check_cli import day
+from tmm_core.operations.commands.arguments import about, day, logs_of, place
 from tmm_core.operations.terminal import Paint, percent, plain
 from tmm_core.policy import priority_changes as versions
 from tmm_core.policy.allocation_files import dated_files
@@ -25,7 +24,7 @@ from tmm_core.policy.service_requests import srv_codes, variants_of
 if TYPE_CHECKING:
     from tmm_core.operations.planning.recorded_traffic import Traffic
 
-__all__ = ["add_parser", "run"]
+__all__ = ["add_priority_list"]
 
 _EMPTY = "nothing would be on the list: every SRV could be throttled, top-ups of prepayment meters included."
 _EXAMPLES = """\
@@ -40,14 +39,13 @@ examples:
 """
 
 
-def add_parser(subparsers: Any) -> argparse.ArgumentParser:
-    """Add the command, its actions and their options."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "priority-list",
-        help="show, compare and change versions of the priority list",
-        description="Show versions of the Priority Service Request List, compare them, and make a new one.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def add_priority_list(parser: argparse.ArgumentParser) -> None:
+    """Add what `tmm priority-list` takes."""
+    about(
+        parser,
+        _run,
+        "Show versions of the Priority Service Request List, compare them, and make a new one.",
+        _EXAMPLES,
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", dest="action", required=True)
     show = actions.add_parser("show", help="show the version in force, and those before and after it")
@@ -92,10 +90,9 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         )
         action.add_argument("--month", metavar="YYYY-MM", help="of the traffic (default all there is)")
         action.add_argument("--json", action="store_true", help="write it to stdout as JSON")
-    return parser
 
 
-def run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     """Show, compare or change."""
     traffic = None
     if args.traffic:

@@ -12,16 +12,23 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from tmm_core.operations import terminal
-from tmm_core.operations.commands.arguments import logs_of, moment
+from tmm_core.operations.commands.arguments import (
+    about,
+    add_config,
+    add_files_arguments,
+    logs_of,
+    moment,
+    number_between,
+)
 
 if TYPE_CHECKING:
     from tmm_core.operations.replay import Replay, Source
     from tmm_core.operations.traffic.logged_traffic import LoggedNotes
     from tmm_core.operations.traffic.request_log import LogNotes
 
-__all__ = ["add_parser", "run"]
+__all__ = ["add_replay"]
 
-_EPILOG = """\
+_EXAMPLES = """\
 A request log is CSV (or CSV.gz) with a header that names three columns: time, the User's identifier, and SRV:
 
   time,user_id,srv
@@ -47,35 +54,27 @@ exit status: 0 the log was replayed, 1 a file is wrong (with --strict: or a line
 _MOST_SHOWN = 5
 
 
-def add_parser(subparsers: Any) -> argparse.ArgumentParser:
-    """Add the command and its options."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "replay",
-        help="show what the Mechanism would have done to past traffic, under one or two configurations",
-        description="Play a gateway's request log, or an event log, through the real engine, on the log's own "
+def add_replay(parser: argparse.ArgumentParser) -> None:
+    """Add what `tmm replay` takes."""
+    about(
+        parser,
+        _run,
+        "Play a gateway's request log, or an event log, through the real engine, on the log's own "
         "clock, and show what the configuration would have throttled, and for whom; with --threshold or "
         "--allocations, what a changed one would have done beside it.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        _EXAMPLES,
     )
+    parser.allow_abbrev = False
     add = parser.add_argument
     add("log", metavar="LOG", help="request log, CSV or CSV.gz, - is standard input; or an event log")
-    add("-c", "--config", type=Path, default=Path("tmm.toml"), metavar="FILE", help="default tmm.toml")
+    add_config(parser)
     add("--threshold", type=_threshold, metavar="X", help="what if: another operating threshold, units/s")
     add("--allocations", type=Path, metavar="FILE", help="what if: other allocations, a CSV file")
     add("--since", type=moment, metavar="TIME", help="event log: from 2026-11-25, or 90min, 24h, 7d ago")
     add("--until", type=moment, metavar="TIME", help="event log: the same; not included")
     add(
-        "--out",
-        type=Path,
-        default=Path("tmm-replay"),
-        metavar="DIR",
-        help="folder for the files (default tmm-replay)",
-    )
-    add(
         "--window",
-        type=_window,
+        type=number_between(0, 3600, "a number of seconds"),
         default=5.0,
         metavar="S",
         help="seconds a line may be behind an earlier one (default 5, at most 3600); others are left out",
@@ -85,12 +84,10 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         add(f"--{name}-column", metavar="NAME", help=f"column of {what}, where it has no usual name")
     add("--strict", action="store_true", help="exit status 1 if any line was left out")
     add("--all-users", action="store_true", help="list every User")
-    add("--json", action="store_true", help="write the figures to stdout as JSON")
-    add("--quiet", action="store_true", help="show no progress and no summary; only write the files")
-    return parser
+    add_files_arguments(parser, "tmm-replay")
 
 
-def run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     """Replay the log and show the summary."""
     from tmm_core.operations.replay import run_replay
     from tmm_core.operations.traffic.what_if import what_if
@@ -283,16 +280,6 @@ def _examples(texts: list[str], count: int) -> Iterator[str]:
         yield "    " + terminal.plain(text, 120)
     if count > _MOST_SHOWN:
         yield f"    and {terminal.number(count - _MOST_SHOWN)} more"
-
-
-def _window(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds <= 3600:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 to 3600")
-    return seconds
 
 
 def _threshold(text: str) -> float:

@@ -1,26 +1,41 @@
-"""`tmm status`: what the gateways of this host are doing, read from the block they share."""
+"""`tmm status` and `tmm explain`: look at what the Mechanism of this host is doing, and ask what it would decide."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
+import textwrap
 import time
+from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
-from tmm_core.errors import TMMError
-from tmm_core.mechanism import Decision, Mechanism
+from tmm_core.mechanism import UNKNOWN, Decision, Mechanism
 from tmm_core.operations import terminal
-from tmm_core.operations.commands.arguments import block_of
+from tmm_core.operations.commands.arguments import (
+    about,
+    add_block_options,
+    add_config,
+    day,
+    look_at,
+    number_between,
+)
 from tmm_core.operations.terminal import number, percent, plain
+from tmm_core.policy.catalogue import by_srv_code
+from tmm_core.policy.check import burst_at_once
 from tmm_core.policy.config import Config
+from tmm_core.policy.service_requests import fault_of
+from tmm_core.policy.validation import did_you_mean
 from tmm_core.snapshot import NO_LIMIT, Difference, Snapshot
 
-__all__ = ["add_block_options", "add_parser", "look_at", "run", "status_lines", "status_of"]
+__all__ = ["add_explain", "add_status", "status_lines", "status_of"]
 
-_EPILOG = """\
+
+# --- tmm status
+
+_STATUS_EXAMPLES = """\
 Reads only: nothing is charged, counted or changed, and no gateway waits for it.
 
 examples:
@@ -36,58 +51,28 @@ _RATE = 1024  # rates in the core are in 1/1024 units per second
 _SHOWN = 20
 
 
-def add_block_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say which block is meant."""
-    parser.add_argument(
-        "-c", "--config", type=Path, default=Path("tmm.toml"), metavar="FILE",
-        help="the configuration that names the block (default tmm.toml)",
-    )  # fmt: skip
-    parser.add_argument("--block", metavar="NAME|PATH", help="the block itself, without a configuration")
-
-
-def add_parser(subparsers: Any) -> argparse.ArgumentParser:
-    """Add the command and its options."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "status",
-        help="show load, threshold, state, Users over allocation and workers, from any process",
-        description="Show what the gateways of this host are doing: load, threshold, state, Users over their "
+def add_status(parser: argparse.ArgumentParser) -> None:
+    """Add what `tmm status` takes."""
+    about(
+        parser,
+        _status,
+        "Show what the gateways of this host are doing: load, threshold, state, Users over their "
         "allocation, workers and the version in force.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        _STATUS_EXAMPLES,
     )
     add_block_options(parser)
     parser.add_argument("--live", action="store_true", help="show it again and again until Ctrl-C")
     parser.add_argument(
         "--every",
-        type=_seconds,
+        type=number_between(0.05, 3600, "a number of seconds"),
         default=1.0,
         metavar="S",
         help="seconds between two looks of --live (default 1)",
     )
     parser.add_argument("--json", action="store_true", help="write JSON to stdout; with --live one line each")
-    return parser
 
 
-def look_at(args: argparse.Namespace, *, change: bool = False) -> Mechanism:
-    """Open the block the options name, to look at or to change.
-
-    Raises
-    ------
-    TMMError
-        No block is configured, or there is none.
-    """
-    shared = args.block
-    if shared is None:
-        shared = block_of(Path(args.config))
-    try:
-        return Mechanism.look(shared, change=change)
-    except FileNotFoundError as error:
-        raise TMMError(
-            f"{error.filename}: found no block: no gateway with this block has started on this host"
-        ) from None
-
-
-def run(args: argparse.Namespace) -> int:
+def _status(args: argparse.Namespace) -> int:
     """Look, and show."""
     while True:
         with look_at(args) as mechanism:
@@ -304,11 +289,152 @@ def _rate(value: float) -> str:
     return number(round(value, 1))
 
 
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0.05 <= value <= 3600:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0.05 to 3600")
-    return value
+# --- tmm explain
+
+_EXPLAIN_EXAMPLES = """\
+Nothing is charged and nothing is counted.
+
+examples:
+  tmm explain 90-B3-D5-1F-30-01-00-00 4.1.1 -c tmm.toml
+  tmm explain "Northern Energy" 7.4 -c tmm.toml --json
+
+exit status: 0 good, whatever would be decided; 1 the files are wrong; 2 the command is wrong
+"""
+
+
+def add_explain(parser: argparse.ArgumentParser) -> None:
+    """Add what `tmm explain` takes."""
+    about(
+        parser,
+        _explain,
+        "Say what would be decided for a Service Request of one User and SRV, and why.",
+        _EXPLAIN_EXAMPLES,
+    )
+    parser.add_argument("user", metavar="USER", help="a Service User's EUI-64 or name")
+    parser.add_argument("srv", metavar="SRV", help="a Service Reference Variant, as 4.1.1")
+    add_config(parser, "the configuration (default tmm.toml)")
+    parser.add_argument(
+        "--on", type=day, metavar="DATE", help="the day whose allocations count (default today, UTC)"
+    )
+    parser.add_argument("--json", action="store_true", help="write the answer to stdout as JSON")
+
+
+def _mechanism_of(config: Config) -> tuple[Mechanism, str]:
+    """Return the Mechanism to ask, and where it is: the one place that chooses it.
+
+    The one the gateways of this host share, if there is one; else a fresh one, of this process alone.
+    """
+    if config.shared is not None:
+        with suppress(FileNotFoundError):
+            mechanism = Mechanism.look(config.shared)
+            assert mechanism.block is not None
+            return mechanism, f"the gateways' block {mechanism.block.path}"
+    return Mechanism(replace(config, shared=None)), "a Mechanism at rest, as after a start"
+
+
+def _explain(args: argparse.Namespace) -> int:
+    """Ask and answer."""
+    config = Config.load(args.config, on=args.on)
+    mechanism, source = _mechanism_of(config)
+    with mechanism:
+        explanation = mechanism.explain(args.user, args.srv)
+        snapshot = mechanism.snapshot()
+        active = snapshot.active
+        if mechanism.block is not None:
+            config = mechanism.config  # the one in force, whatever the file says by now
+    facts = _facts(config, explanation.user, explanation.srv)
+    candidate = _tried(config, snapshot, explanation.user)
+    hints = _hints(config, args.user, args.srv, explanation.user, explanation.srv)
+    if args.json:
+        terminal.print_json(
+            {
+                "decision": explanation.decision.name,
+                "sentence": explanation.sentence,
+                "user": explanation.user,
+                "srv": explanation.srv,
+                "asked": source,
+                "active": active,
+                "version": config.version,
+                **facts,
+                "candidate": candidate,
+                "notes": hints,
+            }
+        )
+        return 0
+    for line in textwrap.wrap(plain(explanation.sentence, 1000), min(terminal.columns(), 120)):
+        print(line)
+    print()
+    listed = "on the priority list" if facts["priority"] else "not on the priority list"
+    name = f", {facts['srv_name']}" if facts["srv_name"] else ""
+    burst = number(facts["burst_at_once"])
+    told = [
+        ("asked", f"{source}; the Mechanism is {'active' if active else 'inactive'}"),
+        ("version", f"{config.version}, mode {config.mode}"),
+        ("User", plain(explanation.user, 200) + _category(facts["category"])),
+        ("allocation", f"{number(facts['allocation'])} units per second; {burst} at once from rest"),
+        ("SRV", plain(explanation.srv) + name),
+        ("", f"{listed}, cost {facts['cost']}"),
+        ("at worst", facts["at_worst"]),
+        *([("candidate", candidate["sentence"])] if candidate is not None else []),
+        *(("note", hint) for hint in hints),
+    ]  # fmt: skip
+    for label, text in told:
+        for line in terminal.fact(label, text):
+            print(line)
+    return 0
+
+
+def _facts(config: Config, user: str, srv: str) -> dict[str, Any]:
+    """Return what decides about this User and SRV."""
+    allocation = config.unknown_allocation if user == UNKNOWN else config.allocations.get(user, 0.0)
+    request = by_srv_code().get(srv)
+    priority = srv in config.priority_srvs
+    if priority:
+        at_worst = "never throttled"
+    elif config.mode == "observe":
+        at_worst = "counted as throttled, and admitted: over its allocation, no spare capacity"
+    else:
+        at_worst = "throttled: over its allocation, active, no spare capacity left"
+    return {
+        "category": config.categories.get(user, ""),
+        "allocation": allocation,
+        "burst_at_once": burst_at_once(config, allocation),
+        "srv_name": request.name if request is not None else "",
+        "priority": priority,
+        "cost": config.cost_of(srv),
+        "at_worst": at_worst,
+    }
+
+
+def _tried(config: Config, snapshot: Snapshot, user: str) -> dict[str, Any] | None:
+    """Return what a candidate allocation would have decided otherwise for a User; None where none is tried."""
+    rates, tried = config.candidate_allocations, snapshot.candidate
+    if rates is None or tried is None or user == UNKNOWN or user not in snapshot.users:
+        return None
+    units = tried.units[snapshot.users.index(user)].tolist()
+    rate = rates.get(user, 0.0)
+    return {
+        "version": tried.version,
+        "allocation": rate,
+        **{each.name.lower(): units[each] for each in Difference},
+        "sentence": f"a candidate allocation of {number(rate)} units per second is tried without effect: so far "
+        f"{number(units[Difference.OVER])} units would have been over it alone, at most "
+        f"{number(units[Difference.OVER_WHILE_ACTIVE])} of them throttled, and "
+        f"{number(units[Difference.ADMITTED])} that were throttled would have been admitted",
+    }
+
+
+def _hints(config: Config, user_id: str, srv_code: str, user: str, srv: str) -> list[str]:
+    """Return what the asker may have got wrong."""
+    hints = []
+    if user == UNKNOWN:
+        near = did_you_mean(user_id, config.users) if len(config.users) <= 1000 else ""
+        hints.append(f"{user_id!r} is not in the allocations: all unknown Users share one pool{near}")
+    if srv == UNKNOWN:
+        fault = fault_of(srv_code) or f"{srv_code!r} is a Service Reference: ask for one of its variants"
+        hints.append(f"{fault}: unknown SRVs are ordinary requests")
+    return hints
+
+
+def _category(category: str) -> str:
+    return f" ({category})" if category else ""
