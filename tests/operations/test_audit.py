@@ -161,7 +161,7 @@ def test_the_audit_finds_a_record_that_is_wrong(
 def test_records_that_could_not_be_written_are_told(
     world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tmm_core.operations.event_log.inbox._MOST", 100)
+    monkeypatch.setattr("tmm_core.operations.event_log.records._MOST", 100)
     logged(world)
     result = audit([world.path])
     assert result.agree == result.records and result.lost > 0

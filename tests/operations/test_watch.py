@@ -17,8 +17,7 @@ from tmm_core.errors import EventLogError
 from tmm_core.gateway import desk
 from tmm_core.operations import watch
 from tmm_core.operations.cli import main
-from tmm_core.operations.event_log.files import files_of
-from tmm_core.operations.event_log.keeping import keep_within, months_between
+from tmm_core.operations.event_log.files import files_of, keep_within, months_between
 from tmm_core.operations.watch import Watcher, WatchSettings
 
 from .conftest import MakeWorld

@@ -11,8 +11,8 @@ import sqlite3
 import pytest
 
 from tmm_core import Mechanism
-from tmm_core.operations.event_log import inbox as inbox_module
 from tmm_core.operations.event_log import observe
+from tmm_core.operations.event_log import records as inbox_module
 from tmm_core.operations.event_log.event_records import Notification, ThrottleRecord
 from tmm_core.operations.event_log.files import file_of
 from tmm_core.operations.watch import Watcher

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tmm_core.errors import EventLogError
-from tmm_core.operations.event_log import candidates
+from tmm_core.operations.event_log import schema
 from tmm_core.operations.event_log.event_records import Batch, Event
 from tmm_core.operations.event_log.files import (
     BUSY_MS,
@@ -28,7 +28,6 @@ from tmm_core.operations.event_log.files import (
     identity_of,
     month_of,
 )  # fmt: skip
-from tmm_core.operations.event_log.schema import APPLICATION_ID, SCHEMA_VERSION, adding, by_day, statements
 
 __all__ = ["EventLog", "connect", "file_of", "files_of", "month_of"]
 
@@ -115,7 +114,7 @@ class EventLog:
 
     def candidate_totals(self, source_id: str) -> dict[str, list[int]]:
         """Return what of a source's differences of candidate allocations is in the log, by User."""
-        return candidates.totals(self._open_connection(), source_id)
+        return schema.candidate_totals(self._open_connection(), source_id)
 
     def last_source(self) -> sqlite3.Row | None:
         """Return the source of the last commit, or None in a new log."""
@@ -225,13 +224,13 @@ class EventLog:
             new = not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
             if new:
                 with self._transaction(connection):
-                    for statement in statements():
+                    for statement in schema.statements():
                         connection.execute(statement)
                     self._begin_file(connection, month)
-                    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                    connection.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
+                    connection.execute(f"PRAGMA user_version = {schema.SCHEMA_VERSION}")
             check_schema(connection, file)
-            candidates.prepare(connection)
+            schema.add_candidate_tables(connection)
             users = dict(connection.execute("SELECT name, user FROM users").fetchall())
             srvs = dict(connection.execute("SELECT code, srv FROM srvs").fetchall())
             last = connection.execute("SELECT max(seq) FROM commits").fetchone()[0]
@@ -335,23 +334,25 @@ class EventLog:
         requests = [
             (source, self._user(user), self._srv(srv), *row) for (user, srv), row in batch.counts.items()
         ]
-        connection.executemany(adding("totals", ("source", "user", "srv"), _OUTCOMES), requests)
+        connection.executemany(schema.adding("totals", ("source", "user", "srv"), _OUTCOMES), requests)
         units = [(source, self._user(user), *row) for (user,), row in batch.units.items()]
-        connection.executemany(adding("unit_totals", ("source", "user"), _UNITS), units)
+        connection.executemany(schema.adding("unit_totals", ("source", "user"), _UNITS), units)
         minutes = cells(batch.minute_counts)
-        connection.executemany(adding("minute_counts", ("minute", "user", "srv"), _OUTCOMES), minutes)
+        connection.executemany(schema.adding("minute_counts", ("minute", "user", "srv"), _OUTCOMES), minutes)
         connection.executemany(
-            adding("day_counts", ("day", "user", "srv"), _OUTCOMES), by_day(minutes, keys=3)
+            schema.adding("day_counts", ("day", "user", "srv"), _OUTCOMES), schema.by_day(minutes, keys=3)
         )
         connection.executemany(
-            adding("second_counts", ("second", "user", "srv"), _OUTCOMES), cells(batch.second_counts)
+            schema.adding("second_counts", ("second", "user", "srv"), _OUTCOMES), cells(batch.second_counts)
         )
         users = [(when, self._user(user), *row) for (when, user), row in batch.user_minutes.items()]
-        connection.executemany(adding("user_minutes", ("minute", "user"), (*_OUTCOMES, *_UNITS)), users)
         connection.executemany(
-            adding("user_days", ("day", "user"), (*_OUTCOMES, *_UNITS)), by_day(users, keys=2)
+            schema.adding("user_minutes", ("minute", "user"), (*_OUTCOMES, *_UNITS)), users
         )
-        candidates.write(connection, source, batch, self._user)
+        connection.executemany(
+            schema.adding("user_days", ("day", "user"), (*_OUTCOMES, *_UNITS)), schema.by_day(users, keys=2)
+        )
+        schema.write_candidates(connection, source, batch, self._user)
 
     def _write_system(self, connection: sqlite3.Connection, batch: Batch) -> None:
         connection.executemany(
@@ -402,7 +403,7 @@ class EventLog:
             ],
         )  # fmt: skip
         connection.executemany(
-            adding("event_counts", ("event", "user", "srv"), _OUTCOMES),
+            schema.adding("event_counts", ("event", "user", "srv"), _OUTCOMES),
             [
                 (event, self._user(user), self._srv(srv), *row)
                 for (event, user, srv), row in batch.event_counts.items()
@@ -485,7 +486,7 @@ def _carry_on(old: sqlite3.Connection, new: sqlite3.Connection) -> None:
     }
     for table, base in (("totals", "bases"), ("unit_totals", "unit_bases")):
         copies[table] = copies[base] = f"SELECT * FROM {table} WHERE {live}"
-    if candidates.has_candidates(old):
+    if schema.has_candidates(old):
         copies["candidate_totals"] = f"SELECT * FROM candidate_totals WHERE {live}"
     for table, query in copies.items():
         rows = [tuple(row) for row in old.execute(query)]

@@ -26,9 +26,9 @@ from typing import Any, Protocol
 from tmm_core.errors import EventLogError
 from tmm_core.mechanism import Mechanism
 from tmm_core.operations.event_log.event_records import Batch, Fault, Source
-from tmm_core.operations.event_log.inbox import GatewayFaults, Inbox
-from tmm_core.operations.event_log.keeping import Seat, keep_within, take_seat
+from tmm_core.operations.event_log.files import Seat, keep_within, take_seat
 from tmm_core.operations.event_log.observe import Known, Observer
+from tmm_core.operations.event_log.records import GatewayFaults, Inbox
 from tmm_core.operations.event_log.schema import FAULTS
 from tmm_core.operations.events import EventLog
 from tmm_core.reload import Reload

@@ -338,7 +338,7 @@ def _book(args: argparse.Namespace, error: ConfigError) -> None:
     """Tell the event log of the block's gateways what was refused, as a `Reloader` in one of them would."""
     from tmm_core.mechanism import Mechanism  # 'tmm check' needs none of it
     from tmm_core.operations.event_log.event_records import Fault
-    from tmm_core.operations.event_log.inbox import Inbox
+    from tmm_core.operations.event_log.records import Inbox
     from tmm_core.operations.watch import SystemClock
     from tmm_core.reload import refusal
 

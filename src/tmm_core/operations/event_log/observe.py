@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from tmm_core.mechanism import Decision, Mechanism
-from tmm_core.operations.event_log.candidates import Trial
 from tmm_core.operations.event_log.event_records import (
     Batch,
     ConfigurationApplied,
@@ -110,7 +109,7 @@ class Observer:
         self._event = known.open_event  # the one that is open
         self._last = known.open_event  # the one that last was
         self._requests, self._units = self._baseline(known, mono_ns)
-        self._trial = Trial(mechanism, mechanism.snapshot(mono_ns).users, known.differences, known.candidate)
+        self._trial = _Trial(mechanism, mechanism.snapshot(mono_ns).users, known.differences, known.candidate)
         self._healed = mechanism.engine.state(mono_ns)["healed"]
         self._total = sum(sum(row) for row in known.requests.values())
         self._dropped: dict[tuple[str, str], list[int]] = {}
@@ -237,16 +236,11 @@ class Observer:
 
     def _grown(self, snapshot: Snapshot) -> tuple[_Ints, _Ints]:
         """Requests and units since the last look."""
-        units = self._mechanism.engine.units()
         counts = snapshot.counts
-        users = counts.shape[0]
-        units = units[:users]
-        before = np.zeros_like(counts)
-        before[: self._requests.shape[0]] = self._requests[:users]
-        units_before = np.zeros_like(units)
-        units_before[: self._units.shape[0]] = self._units[: units.shape[0]]
+        units = self._mechanism.engine.units()[: len(counts)]
+        grown = _since(counts, self._requests), _since(units, self._units)
         self._requests, self._units = counts, units
-        return counts - before, units - units_before
+        return grown
 
     def _book(
         self,
@@ -384,18 +378,11 @@ class Observer:
         passed_ns = mono_ns - self._mono_ns
         step_ms = (at_ms - self._at_ms) - passed_ns // 1_000_000
         if abs(step_ms) > _STEP_MS:
-            self.fault(
-                Fault(at_ms, mono_ns, "clock-step", f"the wall clock moved by {step_ms / 1000:+.3f} s")
-            )
+            told = f"the wall clock moved by {step_ms / 1000:+.3f} s"
+            self.fault(Fault(at_ms, mono_ns, "clock-step", told))
         if passed_ns > _GAP_NS:
-            self.fault(
-                Fault(
-                    at_ms,
-                    mono_ns,
-                    "gap",
-                    f"nobody looked for {passed_ns / 1e9:.1f} s; counts are booked at its start",
-                )
-            )
+            told = f"nobody looked for {passed_ns / 1e9:.1f} s; counts are booked at its start"
+            self.fault(Fault(at_ms, mono_ns, "gap", told))
 
     def _watch_priority(self, users: list[str], units: _Ints, span_s: float, config: Config) -> None:
         if span_s < _LEAST_SPAN_S:
@@ -439,3 +426,71 @@ class Observer:
 
 def _allocation(config: Config, user: str, slot: int) -> float:
     return config.allocations.get(user, 0.0) if slot else config.unknown_allocation
+
+
+def _since(now: _Ints, before: _Ints) -> _Ints:
+    """Return what came since; there may be more Users now, or fewer."""
+    grown = now.copy()
+    grown[: len(before)] -= before[: len(now)]
+    return grown
+
+
+class _Trial:
+    """Turn looks at what a candidate would have done into rows of a batch.
+
+    Parameters
+    ----------
+    mechanism : Mechanism
+    users : list of str
+        Names by slot.
+    known : mapping of str to list of int
+        What of the differences is in the log, by User.
+    version : str
+        The candidate last logged; empty where there was none.
+
+    Notes
+    -----
+    *Not thread-safe.* What was offered and throttled in the look in which a candidate began is booked with it.
+    """
+
+    __slots__ = ("_known", "_mechanism", "_version")
+
+    def __init__(
+        self, mechanism: Mechanism, users: list[str], known: Mapping[str, list[int]], version: str
+    ) -> None:
+        self._mechanism = mechanism
+        self._version = version
+        self._known: _Ints = np.array([known.get(user, [0] * 4) for user in users], np.int64)
+
+    def look(self) -> _Ints | None:
+        """Return all differences counted so far, before a snapshot is taken; None where none is tried."""
+        if not (self._version or self._mechanism.config.candidate_version):
+            return None
+        return self._mechanism.engine.differences()
+
+    def book(self, batch: Batch, looked: _Ints | None, snapshot: Snapshot, units: _Ints, at_ms: int) -> None:
+        """Add what came since the last look; `units` by User and Decision came since then too."""
+        if looked is None:
+            return
+        users, candidate = snapshot.users, snapshot.candidate
+        looked = looked[: len(users)]
+        grown, self._known = _since(looked, self._known), looked
+        now = np.zeros_like(grown) if candidate is None else np.minimum(grown, candidate.units)
+        for slot in np.nonzero(grown.any(axis=1))[0].tolist():
+            add_to(batch.candidate_totals, (users[slot],), grown[slot].tolist())
+        day = at_ms // 86_400_000 * 86_400
+        if self._version and (candidate is None or candidate.version != self._version):
+            # It ended since the last look: what the new one has not counted was its own.
+            _add_differences(batch, day, self._version, users, np.zeros_like(units), grown - now)
+        if candidate is not None:
+            _add_differences(batch, day, candidate.version, users, units, now)
+        self._version = "" if candidate is None else candidate.version
+
+
+def _add_differences(
+    batch: Batch, day: int, version: str, users: list[str], units: _Ints, differences: _Ints
+) -> None:
+    rows = np.column_stack((units.sum(axis=1), units[:, Decision.THROTTLED], differences))
+    rows[0] = 0  # the pool of unknown Users: no candidate is tried on it
+    for slot in np.nonzero(rows.any(axis=1))[0].tolist():
+        add_to(batch.candidate_days, (day, version, users[slot]), rows[slot].tolist())

@@ -6,11 +6,13 @@ Told to people in docs/event-log.md.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+
+from tmm_core.operations.event_log.event_records import Batch
 
 __all__ = [
-    "APPLICATION_ID", "CANDIDATE_TABLES", "FAULTS", "LOSSES", "NOTICES", "SCHEMA", "SCHEMA_VERSION", "adding", "by_day",
-    "statements",
+    "APPLICATION_ID", "CANDIDATE_COLUMNS", "FAULTS", "LOSSES", "NOTICES", "SCHEMA", "SCHEMA_VERSION",
+    "add_candidate_tables", "adding", "by_day", "candidate_totals", "has_candidates", "statements", "write_candidates",
 ]  # fmt: skip
 
 #: ``PRAGMA application_id``: an SQLite file with another one is not an event log. "TMMe".
@@ -56,7 +58,7 @@ def _one_of(column: str, values: tuple[str, ...]) -> str:
 
 #: Came later: a log that has none is read as well, and whoever writes it adds them. Units that were offered and
 #: throttled while candidate allocations were tried, and what those would have decided otherwise (`Difference`).
-CANDIDATE_TABLES = (
+_CANDIDATE_TABLES = (
     """
 CREATE TABLE IF NOT EXISTS candidate_days (
     day INTEGER NOT NULL, candidate TEXT NOT NULL, user INTEGER NOT NULL,
@@ -78,6 +80,14 @@ CREATE TABLE IF NOT EXISTS candidate_totals (
     PRIMARY KEY (source, user)) STRICT, WITHOUT ROWID
 """,
 )
+
+_DIFFERENCES = (
+    "over_units",
+    "over_active_units",
+    "within_units",
+    "admitted_units",
+)  # in the order of Difference
+CANDIDATE_COLUMNS = ("offered_units", "throttled_units", *_DIFFERENCES)
 
 SCHEMA = f"""
 -- host, host_id, month (2026-11), created_ms, created_by (version of this package)
@@ -275,7 +285,7 @@ CREATE TABLE notifications (
     at_ms    INTEGER NOT NULL,
     detail   TEXT NOT NULL,
     PRIMARY KEY (event, user, notice, sender)) STRICT, WITHOUT ROWID;
-{";".join(CANDIDATE_TABLES)};
+{";".join(_CANDIDATE_TABLES)};
 """
 
 
@@ -307,3 +317,40 @@ def by_day(rows: Iterable[tuple[int, ...]], *, keys: int) -> list[tuple[int, ...
         found = days.get(key)
         days[key] = list(amounts) if found is None else [a + b for a, b in zip(found, amounts, strict=True)]
     return [(*key, *amounts) for key, amounts in days.items()]
+
+
+# --- what candidate allocations would have decided otherwise
+
+
+def add_candidate_tables(connection: sqlite3.Connection) -> None:
+    """Add the tables to a log that was begun without them."""
+    for statement in _CANDIDATE_TABLES:
+        connection.execute(statement)
+
+
+def has_candidates(connection: sqlite3.Connection) -> bool:
+    """Return whether a log has the tables."""
+    found = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'candidate_days'").fetchone()
+    return found is not None
+
+
+def write_candidates(
+    connection: sqlite3.Connection, source: int, batch: Batch, number_of: Callable[[str], int]
+) -> None:
+    """Write the rows of a batch."""
+    days = [
+        (day, version, number_of(user), *row) for (day, version, user), row in batch.candidate_days.items()
+    ]
+    connection.executemany(adding("candidate_days", ("day", "candidate", "user"), CANDIDATE_COLUMNS), days)
+    sums = [(source, number_of(user), *row) for (user,), row in batch.candidate_totals.items()]
+    connection.executemany(adding("candidate_totals", ("source", "user"), _DIFFERENCES), sums)
+
+
+def candidate_totals(connection: sqlite3.Connection, source_id: str) -> dict[str, list[int]]:
+    """Return what of a source's differences is in the log, by User."""
+    rows = connection.execute(
+        f"SELECT name, {', '.join(_DIFFERENCES)} FROM candidate_totals JOIN sources USING (source)"
+        " JOIN users USING (user) WHERE source_id = ?",
+        (source_id,),
+    )
+    return {row[0]: list(row[1:]) for row in rows}

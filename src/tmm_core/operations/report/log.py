@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from tmm_core.errors import EventLogError
-from tmm_core.operations.event_log.candidates import COLUMNS, has_candidates
 from tmm_core.operations.event_log.files import LogFile, LogSet
+from tmm_core.operations.event_log.schema import CANDIDATE_COLUMNS, has_candidates
 from tmm_core.operations.report.record import (
     Activation,
     ActivationUser,
@@ -376,7 +376,7 @@ class _Reader:
     def tried(self) -> tuple[Tried, ...]:
         """Return what candidate allocations would have done, all hosts together."""
         found: dict[tuple[str, str], Tried] = {}
-        sums = ", ".join(f"sum({name})" for name in COLUMNS)
+        sums = ", ".join(f"sum({name})" for name in CANDIDATE_COLUMNS)
         for file in self.logs.files:
             if not has_candidates(file.connection):
                 continue
@@ -385,7 +385,9 @@ class _Reader:
                 " WHERE day >= ? AND day < ? GROUP BY candidate, user",
                 (self.from_s, self.to_s),
             ):
-                before = found.get((version, user), Tried(version, user, (0,) * len(COLUMNS), first, last))
+                before = found.get(
+                    (version, user), Tried(version, user, (0,) * len(CANDIDATE_COLUMNS), first, last)
+                )
                 together = tuple(a + b for a, b in zip(before.units, units, strict=True))
                 days = min(before.first_day, first), max(before.last_day, last)
                 found[version, user] = Tried(version, user, together, *days)
