@@ -13,8 +13,7 @@ import pytest
 from config_folder import ON
 
 from tmm_core import Config, Decision, Mechanism, PriorityList
-from tmm_core.policy.check import burst_at_once, burst_in, without_password
-from tmm_core.policy.config import describe, warnings
+from tmm_core.policy.check import burst_at_once, burst_in, describe, warnings, without_password
 from tmm_core.policy.service_requests import srv_codes
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "config"

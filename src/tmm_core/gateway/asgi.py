@@ -9,9 +9,9 @@ from typing import Any
 from tmm_core.engines import native
 from tmm_core.errors import DuisError
 from tmm_core.gateway.answer import Answer, bad_request
+from tmm_core.gateway.desk import Middleware
 from tmm_core.gateway.duis import HeaderReader, known_names
-from tmm_core.gateway.identify import NOBODY, asgi_identify, scope_name
-from tmm_core.gateway.middleware import Middleware
+from tmm_core.gateway.identify import NOBODY, scope_name
 
 __all__ = ["TrafficManagement"]
 
@@ -31,7 +31,7 @@ class TrafficManagement(Middleware[App], native.Entrance):
     the decision; the application gets every byte, in order.
     """
 
-    _identify_by = staticmethod(asgi_identify)
+    _by = "for_asgi"
     _name = staticmethod(scope_name)
 
     def _open(self) -> None:

@@ -1,7 +1,7 @@
 """The desk where every gateway hands in a Service Request: names to gates, and what must be noticed.
 
 It decides by the Mechanism, and where that cannot decide it admits, counts and shouts: the protection must not
-become the outage.
+become the outage. `Middleware` is what the ASGI and the WSGI middleware share: parameters, and whom to charge.
 """
 
 from __future__ import annotations
@@ -10,21 +10,31 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from tmm_core.engines import native
+from tmm_core.errors import DuisError
 from tmm_core.gateway import answer, duis
-from tmm_core.gateway.identify import NOBODY, AmbiguousIdentityError
+from tmm_core.gateway.identify import (
+    NOBODY,
+    AmbiguousIdentityError,
+    DuisHeader,
+    Identify,
+    Source,
+    usual_fields,
+)
 from tmm_core.mechanism import UNKNOWN, Mechanism
 
 if TYPE_CHECKING:
     from tmm_core.engines import Gate, Reception
 
-__all__ = ["Counts", "Desk", "GatewayEvent", "NotDuis"]
+__all__ = ["Counts", "Desk", "GatewayEvent", "Middleware", "NotDuis"]
 
 _log = logging.getLogger("tmm_core.gateway")
+
+App = TypeVar("App")
 
 #: What becomes of a body without a readable DUIS header, where that is needed: an ordinary request of the
 #: connection's User, or of the unknown Users, which the application validates; the same uncharged; or 400.
@@ -83,13 +93,6 @@ class GatewayEvent:
     message: str
     count: int
     counts: Counts = field(default_factory=Counts, repr=False, compare=False)
-
-
-def checked_not_duis(value: NotDuis) -> NotDuis:
-    """Return it; raise ValueError if it is none of the three."""
-    if value not in ("charge", "pass", "refuse"):
-        raise ValueError(f"not_duis {value!r} must be 'charge', 'pass' or 'refuse'")
-    return value
 
 
 # One lock for what is rare; renewed in a child, where its holder may be a thread that was not forked.
@@ -233,3 +236,83 @@ class Desk:
 
     def __reduce__(self) -> Any:
         raise TypeError("a gateway belongs to one process: make it there")
+
+
+class Middleware(Generic[App]):
+    """Throttle Service Requests in front of an application.
+
+    Parameters
+    ----------
+    app : ASGI or WSGI application
+    mechanism : Mechanism
+    identify : Source or callable
+        Who sends a request; see `tmm_core.gateway.identify`. By default the DUIS header says, unsigned.
+    methods : collection of str
+        Only these are Service Requests; DUIS uses POST. All else passes through.
+    not_duis : {"charge", "pass", "refuse"}
+        What becomes of a body without a readable DUIS header, where that is needed: an ordinary request of the
+        connection's User or the unknown Users, which the application validates; the same uncharged; or 400.
+    rate_limit_fields : bool
+        Tell a throttled User its allocation in RateLimit and RateLimit-Policy.
+    on_event : callable, optional
+        Gets each `GatewayEvent`.
+
+    Notes
+    -----
+    *Thread-safe.*
+    """
+
+    #: What of a `Source` makes the function that identifies a request of this kind of server.
+    _by: str
+    #: Makes of a header's name what this kind of server calls it.
+    _name: Callable[[str], bytes | str]
+
+    def __init__(
+        self,
+        app: App,
+        mechanism: Mechanism,
+        identify: Source | Identify | None = None,
+        *,
+        methods: Collection[str] = ("POST",),
+        not_duis: NotDuis = "charge",
+        rate_limit_fields: bool = False,
+        on_event: Callable[[GatewayEvent], object] | None = None,
+    ) -> None:
+        self._app = app
+        source = identify or DuisHeader()
+        self._identify: Identify = getattr(source, self._by, lambda: source)()  # type: ignore[assignment]
+        self._methods = frozenset(methods)
+        if not_duis not in ("charge", "pass", "refuse"):
+            raise ValueError(f"not_duis {not_duis!r} must be 'charge', 'pass' or 'refuse'")
+        self._not_duis = not_duis
+        self._desk = Desk(mechanism, rate_limit_fields=rate_limit_fields, on_event=on_event)
+        fields = usual_fields(source)
+        names = None if fields is None else tuple(self._name(field) for field in fields)
+        self._usual = self._desk.reception(self._methods, names)
+        self._open()
+
+    def _open(self) -> None:
+        """Do what this kind of server needs besides."""
+
+    @property
+    def counts(self) -> Counts:
+        """What this gateway has noticed, `fail_open` above all."""
+        return self._desk.counts
+
+    def _sender(self, request: Mapping[str, Any]) -> tuple[str | None, str | None] | None:
+        """Return User and SRV as far as the connection says; None: nobody can say, so it is admitted."""
+        try:
+            user_id, srv_code = self._identify(request)
+        except Exception as error:
+            return (NOBODY, None) if self._desk.unidentified(error) else None
+        return user_id, srv_code
+
+    def _charged(
+        self, user_id: str | None, said: tuple[str, str] | DuisError
+    ) -> tuple[str | None, str] | None:
+        """Return whom to charge for which SRV by what the body says; None: no DUIS, and not to be charged."""
+        if isinstance(said, DuisError):
+            self._desk.note("not_duis", str(said))
+            return (user_id, "") if self._not_duis == "charge" else None
+        originator, srv_code = said
+        return originator if user_id is None else self._desk.judge(user_id, originator), srv_code

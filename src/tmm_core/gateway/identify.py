@@ -332,18 +332,6 @@ def usual_fields(source: Source | Identify) -> tuple[str, ...] | None:
     return None
 
 
-def asgi_identify(source: Source | Identify) -> Identify:
-    """Return the function a source of identity uses on ASGI scopes."""
-    maker = getattr(source, "for_asgi", None)
-    return source if maker is None else maker()  # type: ignore[return-value]
-
-
-def wsgi_identify(source: Source | Identify) -> Identify:
-    """Return the function a source of identity uses on WSGI environs."""
-    maker = getattr(source, "for_wsgi", None)
-    return source if maker is None else maker()  # type: ignore[return-value]
-
-
 def header_text(value: bytes) -> str:
     """Return the text of an HTTP header: UTF-8, as a proxy writes a name; what is not UTF-8 is Latin-1.
 

@@ -8,9 +8,9 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from tmm_core.errors import DuisError
 from tmm_core.gateway.answer import Answer, bad_request
+from tmm_core.gateway.desk import Middleware
 from tmm_core.gateway.duis import HeaderReader, known_names
-from tmm_core.gateway.identify import NOBODY, environ_name, wsgi_identify
-from tmm_core.gateway.middleware import Middleware
+from tmm_core.gateway.identify import NOBODY, environ_name
 
 __all__ = ["TrafficManagement", "WsgiInput"]
 
@@ -25,7 +25,7 @@ class TrafficManagement(Middleware[WSGIApplication]):
     *Thread-safe.* At most 64 KiB of a body are held before the decision; the application gets every byte.
     """
 
-    _identify_by = staticmethod(wsgi_identify)
+    _by = "for_wsgi"
     _name = staticmethod(environ_name)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

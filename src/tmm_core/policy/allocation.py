@@ -26,6 +26,7 @@ from functools import cached_property
 from math import lcm
 
 from tmm_core.errors import ConfigError
+from tmm_core.policy.allocation_files import COLUMNS
 from tmm_core.policy.parameters import NOTICE, QUANTA_PER_UNIT, SECONDS_PER_DAY, Parameters
 from tmm_core.policy.portfolio import CATEGORIES, METER_KINDS, Portfolio, UserPortfolio
 
@@ -39,9 +40,6 @@ __all__ = [
     "decimal_text",
     "requests_per_day",
 ]
-
-COLUMNS = ("user", "category", "user_ids", "allocation")
-"""Header of the allocations CSV."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 import os
 import re
-import unicodedata
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
 from tmm_core.errors import Mistake
 from tmm_core.policy import validation as check
-from tmm_core.policy.tables import LARGEST_TABLE, Row, row_of, table_of
+from tmm_core.policy.tables import LARGEST_TABLE, Row, RowReader, likeness, row_of, table_of
 
 __all__ = ["COLUMNS", "AllocationTable", "dated_files", "file_in_force", "first_day_of", "read_allocations"]
 
@@ -160,19 +159,14 @@ def read_allocations(data: bytes, file: str, found: list[Mistake]) -> Allocation
     return table
 
 
-class _Reader:
+class _Reader(RowReader):
     """Reads the cells of one file and remembers what must not come twice."""
 
     def __init__(self, table: AllocationTable, found: list[Mistake]) -> None:
+        super().__init__(table.file, found)
         self.table = table
-        self.found = found
         self.likenesses: dict[str, tuple[str, int]] = {}
         self.owners: dict[str, tuple[str, int]] = {}
-
-    def wrong(self, fault: str, row: Row, field: str, at: int = 0) -> None:
-        """Note a mistake in a cell, so many characters into it."""
-        column = row.column(field, at)
-        self.found.append(Mistake(fault, file=self.table.file, line=row.line, column=column, field=field))
 
     def user(self, row: Row) -> str | None:
         """Return the User's name, as the configuration writes it; None if it has none of its own."""
@@ -182,8 +176,7 @@ class _Reader:
             self.wrong(f"user: {fault}", row, "user")
             return None
         name = check.canonical_id(text)
-        # Names that a reader cannot tell apart would be two Users by accident.
-        key = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+        key = likeness(name)
         if key in self.likenesses:
             other, first = self.likenesses[key]
             like = "" if other == name else f", as {other!r}"
@@ -195,12 +188,7 @@ class _Reader:
     def user_ids(self, row: Row, user: str | None) -> None:
         """Note the identifiers of a User, separated by spaces."""
         owner = user if user is not None else ""
-        end = -1
-        for text in row.cells["user_ids"].split(" "):
-            begin = end + 1
-            end = begin + len(text)
-            if not text:
-                continue
+        for text, begin in row.words("user_ids"):
             fault = check.user_id_fault(text)
             if fault is not None:
                 self.wrong(f"user_ids: {fault}", row, "user_ids", begin)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import field, fields
+from dataclasses import Field, FrozenInstanceError, dataclass, field, fields
 from datetime import date
 from functools import cached_property
 from os import PathLike
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 from tmm_core.errors import ConfigError, Mistake
 from tmm_core.policy import validation as check
 from tmm_core.policy.service_requests import expand
-from tmm_core.policy.values import Value, frozen_value
 
-__all__ = ["Config", "PriorityList", "describe", "warnings"]
+__all__ = ["Config", "PriorityList"]
 
 #: Release threshold as a share of the operating threshold, where none is configured.
 DEFAULT_RELEASE = 0.95
@@ -25,8 +24,52 @@ _ROUNDING = 1e-9
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
-@frozen_value
-class PriorityList(Value):
+_V = TypeVar("_V", bound="_Value")
+
+
+class _Value:
+    """What a frozen dataclass writes for a class, but for its ``__init__``: that one calls `_begin`.
+
+    It is written here once, instead of as source that is compiled at every start.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    def _begin(self, given: dict[str, Any]) -> None:
+        """Set the fields; `given` holds their values by name, and may hold more."""
+        for each in fields(self):
+            object.__setattr__(self, each.name, given[each.name])
+
+    def _content(self) -> tuple[object, ...]:
+        return tuple(getattr(self, each.name) for each in fields(self))
+
+    def __setattr__(self, name: str, given: object) -> None:
+        raise FrozenInstanceError(f"cannot assign to field {name!r}")
+
+    def __delattr__(self, name: str) -> None:
+        raise FrozenInstanceError(f"cannot delete field {name!r}")
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Value) or other.__class__ is not self.__class__:
+            return NotImplemented
+        return self._content() == other._content()
+
+    def __hash__(self) -> int:
+        return hash(self._content())
+
+    def __repr__(self) -> str:
+        shown = (f"{each.name}={getattr(self, each.name)!r}" for each in fields(self) if each.repr)
+        return f"{self.__class__.__qualname__}({', '.join(shown)})"
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def _frozen_value(cls: type[_V]) -> type[_V]:
+    """Make a dataclass of a subclass of `_Value`: `dataclasses.fields` and `replace` know it."""
+    return dataclass(init=False, repr=False, eq=False)(cls)
+
+
+@_frozen_value
+class PriorityList(_Value):
     """The Priority Service Request List: SRVs that are never throttled (SECMP0067; managed by the Panel).
 
     Attributes
@@ -101,8 +144,8 @@ class PriorityList(Value):
         return load_priority_list(path)
 
 
-@frozen_value
-class Config(Value):
+@_frozen_value
+class Config(_Value):
     """Everything the Mechanism is told: thresholds, allocations, priority list, costs, rules.
 
     Units are units per second, where a Service Request is one unit unless `costs` says otherwise, and
@@ -448,31 +491,3 @@ class Config(Value):
 
 def _unpickled(values: dict[str, Any]) -> Config:
     return Config(**values)
-
-
-def describe(config: Config) -> dict[str, Any]:
-    """Return everything in force, ready for JSON; a password in the cluster's address is left out.
-
-    *Thread-safe.*
-    """
-    from tmm_core.policy.check import describe as describe_it
-
-    return describe_it(config)
-
-
-def warnings(config: Config, *, on: date | None = None) -> list[str]:
-    """Return what is allowed but probably not meant, one sentence each.
-
-    Parameters
-    ----------
-    config : Config
-    on : date, optional
-        The day to judge dates by; today (UTC) by default.
-
-    Notes
-    -----
-    *Thread-safe.*
-    """
-    from tmm_core.policy.check import warnings as warnings_of
-
-    return warnings_of(config, on=on)

@@ -14,7 +14,7 @@ from operator import attrgetter, itemgetter
 from pathlib import Path
 
 from tmm_core.errors import ConfigError, Mistake
-from tmm_core.policy.tables import Row, read_file, table_of
+from tmm_core.policy.tables import Row, RowReader, likeness, read_file, table_of
 from tmm_core.policy.validation import CATEGORIES, shown
 
 __all__ = ["CATEGORIES", "COLUMNS", "METER_KINDS", "Portfolio", "UserPortfolio"]
@@ -140,32 +140,23 @@ class Portfolio:
                 f"the month is {month!r}, expected a file name like 2026-12.csv or the month itself "
                 "(--month 2026-12)"
             )
-            reader.mistakes.append(Mistake(fault, file=file))
+            reader.found.append(Mistake(fault, file=file))
         users = reader.rows(data)
-        if reader.mistakes:
-            raise ConfigError(sorted(reader.mistakes, key=lambda each: (each.line or 0, each.column or 0)))
+        if reader.found:
+            raise ConfigError(sorted(reader.found, key=lambda each: (each.line or 0, each.column or 0)))
         return cls(month, tuple(users))
 
 
-class _Reader:
-    """Reads one file and remembers every mistake of it."""
+class _Reader(RowReader):
+    """Reads one file and remembers what must not come twice."""
 
     def __init__(self, file: str) -> None:
-        self.file = file
-        self.mistakes: list[Mistake] = []
+        super().__init__(file, [])
         self.names: dict[str, int] = {}
         self.owners: dict[str, tuple[str, int]] = {}
 
-    def wrong(self, message: str, row: Row, field: str, at: int = 0) -> None:
-        """Note a mistake in a cell, so many characters into it."""
-        self.mistakes.append(
-            Mistake(message, file=self.file, line=row.line, column=row.column(field, at), field=field)
-        )
-
     def rows(self, data: bytes) -> list[UserPortfolio]:
-        table = table_of(
-            data, COLUMNS, self.file, self.mistakes, kind="a portfolio file", largest=LARGEST_FILE
-        )
+        table = table_of(data, COLUMNS, self.file, self.found, kind="a portfolio file", largest=LARGEST_FILE)
         return [self._user(row) for row in table]
 
     def _user(self, row: Row) -> UserPortfolio:
@@ -188,8 +179,7 @@ class _Reader:
             wrong = _wrong_name(name)
             if wrong:
                 self.wrong(f"the User's name {shown(name)} {wrong}", row, "user")
-        # Names that a reader cannot tell apart are one name: they would be two Users by accident.
-        key = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+        key = likeness(name)
         if key and key in self.names:
             first = self.names[key]
             fault = f"User {shown(name)} is already in line {first}, expected one line a User"
@@ -199,12 +189,7 @@ class _Reader:
 
     def _user_ids(self, user: str, row: Row) -> tuple[str, ...]:
         found = []
-        end = -1
-        for word in row.cells["user_ids"].split(" "):
-            begin = end + 1
-            end = begin + len(word)
-            if not word:
-                continue
+        for word, begin in row.words("user_ids"):
             user_id = word.upper()
             if not _EUI_64.fullmatch(user_id):
                 fault = (

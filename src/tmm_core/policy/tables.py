@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from typing import NamedTuple
@@ -16,15 +17,9 @@ from typing import NamedTuple
 from tmm_core.errors import ConfigError, Mistake
 
 __all__ = [
-    "LARGEST_TABLE",
-    "MOST_MISTAKES",
-    "Row",
-    "begins_of",
-    "lines_of",
-    "read_file",
-    "row_of",
+    "LARGEST_TABLE", "MOST_MISTAKES", "Row", "RowReader", "begins_of", "likeness", "lines_of", "read_file", "row_of",
     "table_of",
-]
+]  # fmt: skip
 
 LARGEST_TABLE = 64 << 20
 """Bytes of a table; a million Users take about 60 MB."""
@@ -50,6 +45,32 @@ class Row(NamedTuple):
             return self.begins[place] + at
         # Only a mistake asks: to keep it for every cell would take longer than to read them.
         return 1 + at + sum(len(text) + 1 for text in list(self.cells.values())[:place])
+
+    def words(self, name: str) -> Iterator[tuple[str, int]]:
+        """Yield the words of a cell, which spaces separate, and how far into it each begins."""
+        begin = 0
+        for word in self.cells[name].split(" "):
+            if word:
+                yield word, begin
+            begin += len(word) + 1
+
+
+class RowReader:
+    """Reads the rows of one file about Users; mistakes go to `found`."""
+
+    def __init__(self, file: str, found: list[Mistake]) -> None:
+        self.file = file
+        self.found = found
+
+    def wrong(self, fault: str, row: Row, field: str, at: int = 0) -> None:
+        """Note a mistake in a cell, so many characters into it."""
+        column = row.column(field, at)
+        self.found.append(Mistake(fault, file=self.file, line=row.line, column=column, field=field))
+
+
+def likeness(name: str) -> str:
+    """Return what is the same of names that a reader cannot tell apart: they would be two Users by accident."""
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
 def read_file(path: str | PathLike[str], largest: int) -> bytes:
