@@ -8,10 +8,10 @@ from typing import Any
 
 from tmm_core.engines import native
 from tmm_core.errors import DuisError
-from tmm_core.gateway.answer import Answer, bad_request
+from tmm_core.gateway.answer import Answer
 from tmm_core.gateway.desk import Middleware
 from tmm_core.gateway.duis import HeaderReader, known_names
-from tmm_core.gateway.identify import NOBODY, scope_name
+from tmm_core.gateway.identify import scope_name
 
 __all__ = ["TrafficManagement"]
 
@@ -58,22 +58,16 @@ class TrafficManagement(Middleware[App], native.Entrance):
         sender = self._sender(scope)
         if sender is None:
             return await self._app(scope, receive, send)
-        user_id, srv_code = sender
-        if srv_code is None:
+        user_id, said = sender
+        if said is None:
             message, said = await read_names(receive)
             if message is None:
                 return None  # the User has gone before there was anything to decide
             receive = MethodType(again, [receive, message])
-            charged = self._charged(user_id, said)
-            if charged is None and self._not_duis == "refuse":
-                return await _answer(send, 400, bad_request(str(said), _accept(scope)))
-            if charged is None:
-                return await self._app(scope, receive, send)
-            user_id, srv_code = charged
-        wait_s = self._desk.decide(user_id or NOBODY, srv_code)
-        if wait_s is None:
+        refused = self._refused(user_id, said, lambda: _accept(scope))
+        if refused is None:
             return await self._app(scope, receive, send)
-        return await _answer(send, 503, self._desk.answer(wait_s, user_id or NOBODY, _accept(scope)))
+        return await _answer(send, *refused)
 
 
 def _by_message(app: App, ask: Callable[[Message], Any], unusual: Callable[..., Awaitable[None]]) -> App:

@@ -36,8 +36,9 @@ _log = logging.getLogger("tmm_core.gateway")
 
 App = TypeVar("App")
 
-#: What becomes of a body without a readable DUIS header, where that is needed: an ordinary request of the
-#: connection's User, or of the unknown Users, which the application validates; the same uncharged; or 400.
+#: The SRV, where the connection says it; else User and SRV in the DUIS header, or why there is none.
+Said = str | tuple[str, str] | DuisError
+#: What becomes of a body without a readable DUIS header; see `Middleware`.
 NotDuis = Literal["charge", "pass", "refuse"]
 
 #: Seconds between two words about the same thing.
@@ -157,12 +158,8 @@ class Desk:
     def reception(self, methods: frozenset[str], fields: tuple[bytes | str, ...] | None) -> Reception:
         """Return what decides on the usual request of a User and SRV that this desk has seen before, in one call.
 
-        Parameters
-        ----------
-        methods : frozenset of str
-        fields : tuple of bytes or str, or None
-            What the server calls the HTTP headers with User and SRV; none: the DUIS header says; None: no request is
-            usual.
+        `fields` are what the server calls the HTTP headers with User and SRV; none: the DUIS header says; None: no
+        request is usual.
         """
         usual = frozenset() if fields is None else methods
         return native.Reception(self._gates, self._srvs, usual, duis.kinds, fields or ())
@@ -299,13 +296,25 @@ class Middleware(Generic[App]):
         """What this gateway has noticed, `fail_open` above all."""
         return self._desk.counts
 
-    def _sender(self, request: Mapping[str, Any]) -> tuple[str | None, str | None] | None:
+    def _sender(self, request: Mapping[str, Any]) -> tuple[str | None, Said | None] | None:
         """Return User and SRV as far as the connection says; None: nobody can say, so it is admitted."""
         try:
             user_id, srv_code = self._identify(request)
         except Exception as error:
             return (NOBODY, None) if self._desk.unidentified(error) else None
         return user_id, srv_code
+
+    def _refused(
+        self, user_id: str | None, said: Said, accept: Callable[[], str | None]
+    ) -> tuple[int, answer.Answer] | None:
+        """Decide by all that is known; return status and answer of a request that is not let in."""
+        if isinstance(said, tuple | DuisError):
+            charged = self._charged(user_id, said)
+            if charged is None:
+                return (400, answer.bad_request(str(said), accept())) if self._not_duis == "refuse" else None
+            user_id, said = charged
+        wait_s = self._desk.decide(user_id or NOBODY, said)
+        return None if wait_s is None else (503, self._desk.answer(wait_s, user_id or NOBODY, accept()))
 
     def _charged(
         self, user_id: str | None, said: tuple[str, str] | DuisError

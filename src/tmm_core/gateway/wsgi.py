@@ -7,13 +7,14 @@ from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from tmm_core.errors import DuisError
-from tmm_core.gateway.answer import Answer, bad_request
+from tmm_core.gateway.answer import Answer
 from tmm_core.gateway.desk import Middleware
 from tmm_core.gateway.duis import HeaderReader, known_names
-from tmm_core.gateway.identify import NOBODY, environ_name
+from tmm_core.gateway.identify import environ_name
 
 __all__ = ["TrafficManagement", "WsgiInput"]
 
+_STATUS = {400: "400 Bad Request", 503: "503 Service Unavailable"}
 _PIECE = 2_048  # bytes read at a time until the header is there; it ends within about 540
 
 
@@ -37,7 +38,7 @@ class TrafficManagement(Middleware[WSGIApplication]):
         if verdict is True:
             return self._app(environ, start_response)
         if verdict:
-            return _throttled(start_response, self._desk.answer(*verdict, environ.get("HTTP_ACCEPT")))
+            return _answer(start_response, 503, self._desk.answer(*verdict, environ.get("HTTP_ACCEPT")))
         return self._look(environ, start_response)
 
     def _look(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -47,38 +48,24 @@ class TrafficManagement(Middleware[WSGIApplication]):
         sender = self._sender(environ)
         if sender is None:
             return self._app(environ, start_response)
-        user_id, srv_code = sender
-        if srv_code is None:
+        user_id, said = sender
+        if said is None:
             body = environ["wsgi.input"]
             if type(body) is not WsgiInput:
                 body = environ["wsgi.input"] = WsgiInput(environ)
-            said: tuple[str, str] | DuisError
             try:
                 said = body.read_names()
             except DuisError as error:
                 said = error
-            charged = self._charged(user_id, said)
-            if charged is None and self._not_duis == "refuse":
-                answer = bad_request(str(said), environ.get("HTTP_ACCEPT"))
-                return _answer(start_response, "400 Bad Request", answer)
-            if charged is None:
-                return self._app(environ, start_response)
-            user_id, srv_code = charged
-        wait_s = self._desk.decide(user_id or NOBODY, srv_code)
-        if wait_s is None:
+        refused = self._refused(user_id, said, lambda: environ.get("HTTP_ACCEPT"))
+        if refused is None:
             return self._app(environ, start_response)
-        return _throttled(
-            start_response, self._desk.answer(wait_s, user_id or NOBODY, environ.get("HTTP_ACCEPT"))
-        )
+        return _answer(start_response, *refused)
 
 
-def _throttled(start_response: StartResponse, answer: Answer) -> Iterable[bytes]:
-    return _answer(start_response, "503 Service Unavailable", answer)
-
-
-def _answer(start_response: StartResponse, status: str, answer: Answer) -> Iterable[bytes]:
+def _answer(start_response: StartResponse, status: int, answer: Answer) -> Iterable[bytes]:
     headers, body = answer
-    start_response(status, headers)
+    start_response(_STATUS[status], headers)
     return [body]
 
 

@@ -103,20 +103,10 @@ def dated_files(folder: Path, found: list[Mistake], *, suffix: str = ".csv") -> 
 def file_in_force(
     path: Path, on: date, found: list[Mistake], *, suffix: str = ".csv", what: str = "allocations"
 ) -> tuple[Path, date | None] | None:
-    """Return the file that is in force on a day, and its first day.
+    """Return the file that is in force on a day, and its first day; None if mistakes were `found`.
 
-    A file is in force itself, whatever it is named; in a folder it is the last one that has begun.
-
-    Parameters
-    ----------
-    path : Path
-    on : date
-    found : list of Mistake
-        Where mistakes go; None is returned then.
-    suffix : str
-        Of the files in the folder, in lower case.
-    what : str
-        What they hold, as the mistakes call it.
+    A file is in force itself, whatever it is named; in a folder it is the last one that has begun, of those with the
+    `suffix` (in lower case). `what` they hold is what the mistakes call it.
     """
     if not os.path.isdir(path):  # never an error, however odd the name
         return path, first_day_of(path)

@@ -67,39 +67,13 @@ _REQUIRED = ("system_capacity", "operating_threshold")
 
 
 def load_config(path: str | PathLike[str], *, on: date | None = None) -> Config:
-    """Read ``tmm.toml`` and the files it names.
-
-    Parameters
-    ----------
-    path : path
-    on : date, optional
-        The day whose allocations are wanted; today (UTC) by default.
-
-    Raises
-    ------
-    ConfigError
-        All mistakes of all the files; nothing is returned of a configuration that has one.
-
-    Notes
-    -----
-    *Thread-safe.*
-    """
+    """Read ``tmm.toml`` and the files it names; see `Config.load`. *Thread-safe.*"""
     loader = _Loader(Path(path), on or datetime.now(UTC).date())
     return loader.load()
 
 
 def load_priority_list(path: str | PathLike[str]) -> PriorityList:
-    """Read a priority list in TOML.
-
-    Raises
-    ------
-    ConfigError
-        All mistakes of the file.
-
-    Notes
-    -----
-    *Thread-safe.*
-    """
+    """Read a priority list in TOML; see `PriorityList.load`. *Thread-safe.*"""
     found: list[Mistake] = []
     priority, _ = _read_priority_list(Path(path), found)
     if priority is None or found:

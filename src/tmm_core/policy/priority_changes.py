@@ -16,7 +16,7 @@ from datetime import date
 from tmm_core.errors import ConfigError, Mistake
 from tmm_core.policy.catalogue import by_srv_code
 from tmm_core.policy.config import PriorityList
-from tmm_core.policy.service_requests import fault_of, srv_codes, variants_of
+from tmm_core.policy.service_requests import expand, fault_of, srv_codes, variants_of
 
 __all__ = ["Difference", "added", "differ", "digest_of", "doubts", "removed", "to_toml"]
 
@@ -57,7 +57,7 @@ def added(old: PriorityList, codes: Iterable[str], version: str, approved_by: st
     new = list(old.srvs)
     for code in codes:
         fault = fault_of(code)
-        if fault is None and set(variants_of(code)) <= expanded_of(new):
+        if fault is None and set(variants_of(code)) <= expand(new):
             fault = f"{code!r} is on the list already"
         if fault is not None:
             found.append(Mistake(fault, field="srvs"))
@@ -78,7 +78,7 @@ def removed(old: PriorityList, codes: Iterable[str], version: str, approved_by: 
     for code in codes:
         gone = set(variants_of(code))
         fault = fault_of(code)
-        if fault is None and not gone & expanded_of(new):
+        if fault is None and not gone & expand(new):
             fault = f"{code!r} is not on the list"
         if fault is not None:
             found.append(Mistake(fault, field="srvs"))
@@ -89,11 +89,6 @@ def removed(old: PriorityList, codes: Iterable[str], version: str, approved_by: 
             kept += [other] if len(stays) == len(variants_of(other)) else stays
         new = kept
     return _made(old, new, version, approved_by, effective_from, source, found)
-
-
-def expanded_of(codes: Iterable[str]) -> set[str]:
-    """Return the SRVs that sound codes stand for."""
-    return {variant for code in codes for variant in variants_of(code)}
 
 
 def _checked(old: PriorityList, version: str, approved_by: str) -> list[Mistake]:

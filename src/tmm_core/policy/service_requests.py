@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from tmm_core.errors import ConfigError, Mistake
 
-__all__ = ["FILE", "expand", "fault_of", "is_srv", "matches", "srv_codes", "variants_of"]
+__all__ = ["FILE", "expand", "fault_of", "is_srv", "srv_codes", "variants_of"]
 
 FILE = os.path.join(os.path.dirname(__file__), "service_requests.csv")
 """The catalogue; the first two columns are SRV and Service Reference, and neither is ever quoted."""
@@ -63,19 +63,6 @@ def is_srv(code: str) -> bool:
     *Thread-safe.*
     """
     return code in _references()
-
-
-def matches(code: str, srv_code: str) -> bool:
-    """Tell whether `code`, an SRV or a Service Reference, stands for `srv_code` among others.
-
-    *Thread-safe.*
-
-    Examples
-    --------
-    >>> matches("4.4", "4.4.5"), matches("4.4.4", "4.4.5"), matches("4.1", "4.11.1")
-    (True, False, False)
-    """
-    return srv_code in variants_of(code)
 
 
 def fault_of(code: object, *, hint: bool = True) -> str | None:

@@ -76,15 +76,7 @@ def likeness(name: str) -> str:
 def read_file(path: str | PathLike[str], largest: int) -> bytes:
     """Return the bytes of a file, at most one more than `largest`.
 
-    Parameters
-    ----------
-    path : path
-    largest : int
-
-    Raises
-    ------
-    ConfigError
-        It cannot be read, or is no file (a folder, a device).
+    ConfigError if it cannot be read, or is no file (a folder, a device).
     """
     name = os.fspath(path)
     try:
@@ -105,10 +97,7 @@ def read_file(path: str | PathLike[str], largest: int) -> bytes:
 def lines_of(data: bytes, file: str, found: list[Mistake]) -> list[str] | None:
     """Decode a file of UTF-8, with or without byte order mark; lines end with LF or CRLF.
 
-    Returns
-    -------
-    list of str or None
-        The lines, with U+FFFD for what cannot be read; None if nothing can.
+    Returns the lines, with U+FFFD for what cannot be read; None if nothing can.
     """
     if data.startswith(_UTF16):
         found.append(Mistake("encoded in UTF-16, expected UTF-8", file=file, line=1, column=1))
@@ -167,23 +156,9 @@ def table_of(
 ) -> Iterator[Row]:
     """Yield the sound rows of a CSV file (RFC 4180, but no line break in a cell).
 
-    Parameters
-    ----------
-    data : bytes
-    columns : sequence of str
-        The header, word for word.
-    file : str
-        Its name, for the mistakes.
-    found : list of Mistake
-        Where mistakes go, also those the caller finds in a row; reading ends when there are too many.
-    kind, entry : str
-        What the file and a row of it stand for, in the singular.
-    largest : int
-        Bytes the file may have.
-
-    Yields
-    ------
-    Row
+    Its header is `columns`, word for word. Mistakes go to `found`, also those the caller finds in a row; reading ends
+    when there are too many. `kind` and `entry` are what the file and a row of it stand for, in the singular;
+    `largest` are the bytes it may have.
     """
     if len(data) > largest:
         fault = f"more than {largest >> 20} MiB, expected {kind}"

@@ -65,10 +65,7 @@ class Toml:
 def load_toml(path: str | PathLike[str]) -> Toml:
     """Read a TOML file; decimal numbers come as `Decimal`, as they are written.
 
-    Raises
-    ------
-    ConfigError
-        The file cannot be read, is too large, is not UTF-8 or is not TOML; with line and column.
+    ConfigError, with line and column, if it cannot be read, is too large, is not UTF-8 or is not TOML.
     """
     return read_toml(read_file(path, LARGEST_FILE), os.fspath(path))
 
@@ -85,23 +82,10 @@ def read_toml(data: bytes, file: str) -> Toml:
 def toml_of(
     data: bytes, file: str, found: list[Mistake], *, parse_float: Callable[[str], Any] = float
 ) -> Toml | None:
-    """Read the bytes of a TOML file, with or without byte order mark.
+    """Read the bytes of a TOML file, with or without byte order mark; None if they cannot be read as TOML.
 
-    Parameters
-    ----------
-    data : bytes
-    file : str
-        Its name, for the mistakes.
-    found : list of Mistake
-        Where mistakes go. What is set twice is told, and its first value taken, so that the caller can go on
-        and find the other mistakes.
-    parse_float : callable
-        Makes a number of the text of a decimal one.
-
-    Returns
-    -------
-    Toml or None
-        None if the file cannot be read as TOML.
+    Mistakes go to `found`. What is set twice is told, and its first value taken, so that the caller can go on and find
+    the other mistakes. `parse_float` makes a number of the text of a decimal one.
     """
     if len(data) > LARGEST_FILE:
         found.append(Mistake(f"more than {LARGEST_FILE >> 20} MiB, expected a TOML file", file=file))

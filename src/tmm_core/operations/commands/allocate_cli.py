@@ -52,51 +52,42 @@ def add_allocate(parser: argparse.ArgumentParser) -> None:
         "them to a new file. A file that is there already is never overwritten without --replace.",
         _EXAMPLES,
     )
-    parser.add_argument("portfolio", type=Path, help="the Users' portfolios (CSV)")
-    parser.add_argument(
-        "-p", "--parameters", type=Path, required=True, metavar="TOML", help="parameters of the formula"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("portfolio", type=Path, help="the Users' portfolios (CSV)")
+    add("-p", "--parameters", type=Path, required=True, metavar="TOML", help="parameters of the formula")
+    add(
         "-o",
         "--output",
         type=Path,
         metavar="CSV",
         help="file to write, named by its first day: 2026-12-01.csv",
     )
-    parser.add_argument(
-        "--month", metavar="YYYY-MM", help="the month; else that of the output's or portfolio's name"
-    )
-    parser.add_argument(
+    add("--month", metavar="YYYY-MM", help="the month; else that of the output's or portfolio's name")
+    add(
         "--before",
         type=Path,
         metavar="CSV",
         help="allocations to compare with; else the last ones beside the output",
     )
-    parser.add_argument(
+    add(
         "--limit",
         type=_limit,
         default=Fraction(1, 2),
         metavar="PERCENT",
         help="change to be accepted (default 50)",
     )
-    parser.add_argument(
-        "--accept-changes", action="store_true", help="write also with changes above the limit"
-    )
-    parser.add_argument(
-        "--replace", action="store_true", help="put it in the place of another file of that name"
-    )
-    parser.add_argument(
-        "--explain", metavar="USER", help="tell one User's figure in sentences, and write nothing"
-    )
-    parser.add_argument(
+    add("--accept-changes", action="store_true", help="write also with changes above the limit")
+    add("--replace", action="store_true", help="put it in the place of another file of that name")
+    add("--explain", metavar="USER", help="tell one User's figure in sentences, and write nothing")
+    add(
         "--against",
         type=Path,
         nargs="+",
         metavar="LOG",
         help="event logs, or a tmm.toml that names one: how often would each User have been over its new allocation",
     )
-    parser.add_argument("--chart", type=Path, metavar="SVG", help="draw what goes where into this file")
-    parser.add_argument("--json", action="store_true", help="write the figures to stdout as JSON")
+    add("--chart", type=Path, metavar="SVG", help="draw what goes where into this file")
+    add("--json", action="store_true", help="write the figures to stdout as JSON")
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -166,10 +157,7 @@ def _allocate(args: argparse.Namespace) -> int:
 def _month(args: argparse.Namespace) -> str | None:
     """Return the month that is meant; None where only the portfolio's name can tell.
 
-    Raises
-    ------
-    TMMError
-        The names of the files contradict it, or one another.
+    TMMError if the names of the files contradict it, or one another.
     """
     # A file that is named by a day is in force from that day; the portfolio's own name comes last.
     of_output = _month_of(args.output)

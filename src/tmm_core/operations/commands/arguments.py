@@ -87,13 +87,7 @@ def day(text: str) -> date:
 
 
 def moment(text: str) -> int:
-    """Return UTC milliseconds since 1970 of a date, a time, or a span ago such as ``90min``.
-
-    Raises
-    ------
-    argparse.ArgumentTypeError
-        It is none of them.
-    """
+    """Return UTC milliseconds since 1970 of a date, a time, or a span ago such as ``90min``."""
     match = _AGO.fullmatch(text)
     try:
         if match:
@@ -125,13 +119,7 @@ def add_log_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def logs_of(paths: list[Path]) -> list[Path]:
-    """Return the logs, each ``tmm.toml`` replaced by the log it names.
-
-    Raises
-    ------
-    ConfigError, EventLogError
-        One of them cannot be read, or names no log.
-    """
+    """Return the logs, each ``tmm.toml`` replaced by the log it names; what `event_log_of` raises."""
     return [event_log_of(path) if path.suffix == ".toml" else path for path in paths]
 
 
@@ -142,13 +130,7 @@ def add_block_options(parser: argparse.ArgumentParser) -> None:
 
 
 def look_at(args: argparse.Namespace, *, change: bool = False) -> Mechanism:
-    """Open the block the options name, to look at or to change.
-
-    Raises
-    ------
-    TMMError
-        No block is configured, or there is none.
-    """
+    """Open the block the options name, to look at or to change; TMMError if none is configured, or there is none."""
     from tmm_core.mechanism import Mechanism  # an argument that names no block does not pay for it
 
     shared = block_of(Path(args.config)) if args.block is None else args.block
@@ -163,10 +145,7 @@ def look_at(args: argparse.Namespace, *, change: bool = False) -> Mechanism:
 def block_of(path: Path) -> str:
     """Return the block that the processes of a configuration share.
 
-    Raises
-    ------
-    ConfigError
-        The file cannot be read, or there is no ``[state] shared``.
+    ConfigError if the file cannot be read, or there is no ``[state] shared``.
     """
     shared = _text(path, "state", "shared")
     if shared is None:
@@ -184,10 +163,7 @@ def block_of(path: Path) -> str:
 def event_log_of(path: Path) -> Path:
     """Return the event log of a configuration.
 
-    Raises
-    ------
-    ConfigError, EventLogError
-        The file cannot be read, or names no log.
+    ConfigError or EventLogError if the file cannot be read, or names no log.
     """
     log = _text(path, "files", "event_log")
     if log is None:
@@ -207,30 +183,10 @@ def _text(path: Path, section: str, key: str) -> str | None:
 
 
 def place(path: Path, text: str, *, replace: bool = False, hint: str = "choose another name") -> bool:
-    """Write a new file; readers see all of it or none of it, also when the machine stops half-way.
+    """Write a new file, UTF-8; readers see all of it or none of it, also when the machine stops half-way.
 
-    Parameters
-    ----------
-    path : Path
-        Its folder is made if it does not exist.
-    text : str
-        Written as UTF-8.
-    replace : bool
-        Put it in the place of another file of that name.
-    hint : str
-        What to do where there is another file.
-
-    Returns
-    -------
-    bool
-        False if a file with exactly this content was there already.
-
-    Raises
-    ------
-    TMMError
-        Another file of that name is there.
-    OSError
-        The folder cannot be written to.
+    Its folder is made if it does not exist. With `replace` it takes the place of another file of that name; without,
+    that is a TMMError, which says by `hint` what to do. False: a file with exactly this content was there already.
     """
     import tempfile  # only who writes a file pays for it
 

@@ -49,12 +49,11 @@ def add_check(parser: argparse.ArgumentParser) -> None:
         "of it is probably not meant.",
         _CHECK_EXAMPLES,
     )
-    parser.add_argument("config", type=Path, metavar="tmm.toml", help="the configuration")
-    parser.add_argument(
-        "--on", type=day, metavar="DATE", help="the day to look at, as 2026-12-01 (default today, UTC)"
-    )
-    parser.add_argument("--all-users", action="store_true", help="list every User")
-    parser.add_argument("--json", action="store_true", help="write what is in force to stdout as JSON")
+    add = parser.add_argument
+    add("config", type=Path, metavar="tmm.toml", help="the configuration")
+    add("--on", type=day, metavar="DATE", help="the day to look at, as 2026-12-01 (default today, UTC)")
+    add("--all-users", action="store_true", help="list every User")
+    add("--json", action="store_true", help="write what is in force to stdout as JSON")
 
 
 def _check(args: argparse.Namespace) -> int:
@@ -290,12 +289,11 @@ def add_apply(parser: argparse.ArgumentParser) -> None:
         "Put a configuration in force in all gateways of this host that share its block.",
         _APPLY_EXAMPLES,
     )
-    parser.add_argument(
-        "file", nargs="?", metavar="FILE", help="the configuration (default that of --config)"
-    )
+    add = parser.add_argument
+    add("file", nargs="?", metavar="FILE", help="the configuration (default that of --config)")
     add_block_options(parser)
-    parser.add_argument("--dry-run", action="store_true", help="show what would change, and change nothing")
-    parser.add_argument("--json", action="store_true", help="write the changes to stdout as JSON")
+    add("--dry-run", action="store_true", help="show what would change, and change nothing")
+    add("--json", action="store_true", help="write the changes to stdout as JSON")
 
 
 def _apply(args: argparse.Namespace) -> int:

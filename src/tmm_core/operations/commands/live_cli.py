@@ -44,27 +44,26 @@ def add_watch(parser: argparse.ArgumentParser) -> None:
         "Watch the Mechanism of this host and keep its event log, off the decision path.",
         _WATCH_EXAMPLES,
     )
-    parser.add_argument("config", type=Path, metavar="TMM.TOML", help="the configuration")
-    parser.add_argument("--log", type=Path, metavar="FILE", help="event log (default: [files] event_log)")
-    parser.add_argument("--notify", type=Path, metavar="FILE", help="who is told, and how: a TOML file")
-    parser.add_argument(
-        "--templates", type=Path, metavar="DIR", help="texts of one's own: began.txt, ended.txt"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("config", type=Path, metavar="TMM.TOML", help="the configuration")
+    add("--log", type=Path, metavar="FILE", help="event log (default: [files] event_log)")
+    add("--notify", type=Path, metavar="FILE", help="who is told, and how: a TOML file")
+    add("--templates", type=Path, metavar="DIR", help="texts of one's own: began.txt, ended.txt")
+    add(
         "--keep-months",
         type=_months,
         default=84,
         metavar="N",
         help="delete files after N months (default 84; 0: never)",
     )
-    parser.add_argument(
+    add(
         "--detail-months",
         type=_months,
         default=3,
         metavar="N",
         help="delete seconds and minutes, and keep days, after N months (default 3; 0: never)",
     )
-    parser.add_argument("--host", metavar="NAME", help="name of this host in the log (default: the system's)")
+    add("--host", metavar="NAME", help="name of this host in the log (default: the system's)")
 
 
 def _watch(args: argparse.Namespace) -> int:
@@ -134,16 +133,17 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
         "happens. Read-only, loopback by default, nothing loaded from elsewhere.",
         _SERVE_EXAMPLES,
     )
-    parser.add_argument("config", type=Path, metavar="TMM.TOML", help="the configuration")
-    parser.add_argument("--bind", default="127.0.0.1", metavar="ADDRESS", help="address (default 127.0.0.1)")
-    parser.add_argument(
+    add = parser.add_argument
+    add("config", type=Path, metavar="TMM.TOML", help="the configuration")
+    add("--bind", default="127.0.0.1", metavar="ADDRESS", help="address (default 127.0.0.1)")
+    add(
         "--port",
         type=int,
         default=serve.DEFAULT_PORT,
         metavar="N",
         help=f"port (default {serve.DEFAULT_PORT}; 0: a free one)",
     )
-    parser.add_argument(
+    add(
         "--allow-host",
         action="append",
         default=[],
@@ -194,17 +194,7 @@ def _look_when_there(
 ) -> Mechanism | None:
     """Look at a shared block, as soon as a gateway has made it; says that it waits if there is none yet.
 
-    Parameters
-    ----------
-    shared : str
-        Name or path of the block.
-    stopped : callable
-        Waits so many seconds and returns whether to give up.
-
-    Returns
-    -------
-    Mechanism or None
-        None if it was given up.
+    `stopped` waits so many seconds and returns whether to give up: None then.
     """
     from tmm_core.mechanism import Mechanism  # an argument that names no block does not pay for it
 

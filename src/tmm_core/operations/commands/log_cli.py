@@ -174,8 +174,9 @@ def add_report(parser: argparse.ArgumentParser) -> None:
         "for each User, from the event logs of one or many hosts.",
         _REPORT_EXAMPLES,
     )
-    parser.add_argument("month", metavar="MONTH", help="for example 2026-11")
-    parser.add_argument(
+    add = parser.add_argument
+    add("month", metavar="MONTH", help="for example 2026-11")
+    add(
         "-l",
         "--log",
         nargs="+",
@@ -186,7 +187,7 @@ def add_report(parser: argparse.ArgumentParser) -> None:
         dest="logs",
         help="event logs of all hosts, or a tmm.toml that names one",
     )
-    parser.add_argument(
+    add(
         "-o",
         "--out",
         type=Path,
@@ -195,21 +196,17 @@ def add_report(parser: argparse.ArgumentParser) -> None:
         help="folder to write (default report)",
     )
     add_config(parser, "where event_log is, without LOG")
-    parser.add_argument(
-        "--portfolio", type=Path, metavar="CSV", help="portfolio of the month, with the forecasts"
-    )
-    parser.add_argument(
-        "--host", action="append", default=[], metavar="NAME", help="a host that should have logged; repeat"
-    )
-    parser.add_argument(
+    add("--portfolio", type=Path, metavar="CSV", help="portfolio of the month, with the forecasts")
+    add("--host", action="append", default=[], metavar="NAME", help="a host that should have logged; repeat")
+    add(
         "--holiday", action="append", default=[], type=_day, metavar="DATE",
         help="a bank holiday proclaimed lately, as 2027-05-10; repeat",
     )  # fmt: skip
-    parser.add_argument("--anonymise", action="store_true", help="pseudonyms for Users; no statements")
-    parser.add_argument("--no-statements", action="store_true", help="only the report")
-    parser.add_argument("--pdf", action="store_true", help="write report.pdf as well (extra: pdf)")
-    parser.add_argument("--json", action="store_true", help="write the figures to stdout, and no files")
-    parser.add_argument("--quiet", action="store_true", help="show no progress and no summary")
+    add("--anonymise", action="store_true", help="pseudonyms for Users; no statements")
+    add("--no-statements", action="store_true", help="only the report")
+    add("--pdf", action="store_true", help="write report.pdf as well (extra: pdf)")
+    add("--json", action="store_true", help="write the figures to stdout, and no files")
+    add("--quiet", action="store_true", help="show no progress and no summary")
 
 
 def _report(args: argparse.Namespace) -> int:

@@ -60,16 +60,17 @@ def add_status(parser: argparse.ArgumentParser) -> None:
         "allocation, workers and the version in force.",
         _STATUS_EXAMPLES,
     )
+    add = parser.add_argument
     add_block_options(parser)
-    parser.add_argument("--live", action="store_true", help="show it again and again until Ctrl-C")
-    parser.add_argument(
+    add("--live", action="store_true", help="show it again and again until Ctrl-C")
+    add(
         "--every",
         type=number_between(0.05, 3600, "a number of seconds"),
         default=1.0,
         metavar="S",
         help="seconds between two looks of --live (default 1)",
     )
-    parser.add_argument("--json", action="store_true", help="write JSON to stdout; with --live one line each")
+    add("--json", action="store_true", help="write JSON to stdout; with --live one line each")
 
 
 def _status(args: argparse.Namespace) -> int:
@@ -310,13 +311,12 @@ def add_explain(parser: argparse.ArgumentParser) -> None:
         "Say what would be decided for a Service Request of one User and SRV, and why.",
         _EXPLAIN_EXAMPLES,
     )
-    parser.add_argument("user", metavar="USER", help="a Service User's EUI-64 or name")
-    parser.add_argument("srv", metavar="SRV", help="a Service Reference Variant, as 4.1.1")
+    add = parser.add_argument
+    add("user", metavar="USER", help="a Service User's EUI-64 or name")
+    add("srv", metavar="SRV", help="a Service Reference Variant, as 4.1.1")
     add_config(parser, "the configuration (default tmm.toml)")
-    parser.add_argument(
-        "--on", type=day, metavar="DATE", help="the day whose allocations count (default today, UTC)"
-    )
-    parser.add_argument("--json", action="store_true", help="write the answer to stdout as JSON")
+    add("--on", type=day, metavar="DATE", help="the day whose allocations count (default today, UTC)")
+    add("--json", action="store_true", help="write the answer to stdout as JSON")
 
 
 def _mechanism_of(config: Config) -> tuple[Mechanism, str]:

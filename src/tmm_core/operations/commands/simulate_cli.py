@@ -47,22 +47,19 @@ def add_simulate(parser: argparse.ArgumentParser) -> None:
         "Alternative Solution of the Modification Report.",
         _SIMULATE_EXAMPLES,
     )
-    parser.add_argument(
-        "scenario", nargs="?", metavar="SCENARIO", help="name of a shipped scenario, or a TOML file"
-    )
-    parser.add_argument("--list", action="store_true", help="list the shipped scenarios")
-    parser.add_argument("--compare", nargs=2, metavar=("A", "B"), help="two scenarios side by side")
-    parser.add_argument(
+    add = parser.add_argument
+    add("scenario", nargs="?", metavar="SCENARIO", help="name of a shipped scenario, or a TOML file")
+    add("--list", action="store_true", help="list the shipped scenarios")
+    add("--compare", nargs=2, metavar=("A", "B"), help="two scenarios side by side")
+    add(
         "--policies",
         type=_policies,
         metavar="P,P",
         help="some of: none, network-503, hard, first-come, fair, alternative",
     )
-    parser.add_argument(
-        "--open-loop", action="store_true", help="no client sends anything again; several times faster"
-    )
-    parser.add_argument("--seed", type=_seed, metavar="N", help="another seed than the scenario's")
-    parser.add_argument(
+    add("--open-loop", action="store_true", help="no client sends anything again; several times faster")
+    add("--seed", type=_seed, metavar="N", help="another seed than the scenario's")
+    add(
         "--scale",
         type=number_between(0.001, 10, "a number"),
         default=1.0,
@@ -207,16 +204,17 @@ def add_demo(parser: argparse.ArgumentParser) -> None:
         "throttles, and for whom.",
         _DEMO_EXAMPLES,
     )
-    parser.add_argument("--seed", type=_seed, default=1, metavar="N", help="seed of the traffic (default 1)")
-    parser.add_argument(
+    add = parser.add_argument
+    add("--seed", type=_seed, default=1, metavar="N", help="seed of the traffic (default 1)")
+    add(
         "--requests",
         type=_requests,
         default=10_000_000,
         metavar="N",
         help="about how many Service Requests, 100000 to 1000000000 (default 10000000)",
     )
-    parser.add_argument("--day", action="store_true", help="only the day, without the storm and its page")
-    parser.add_argument("--all-users", action="store_true", help="list every User")
+    add("--day", action="store_true", help="only the day, without the storm and its page")
+    add("--all-users", action="store_true", help="list every User")
     add_files_arguments(parser, "tmm-demo")
 
 

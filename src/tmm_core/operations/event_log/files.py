@@ -69,17 +69,9 @@ def _escaped(text: str) -> str:
 
 
 def connect(path: str | PathLike[str]) -> sqlite3.Connection:
-    """Open one file of a log to read it, also while it is written.
+    """Open one file of a log to read it, also while it is written: it writes nothing, and rows are `sqlite3.Row`.
 
-    Returns
-    -------
-    sqlite3.Connection
-        It writes nothing; rows are `sqlite3.Row`.
-
-    Raises
-    ------
-    EventLogError
-        The file is not there, or not an event log this version can read.
+    EventLogError if the file is not there, or is not an event log this version can read.
     """
     file = Path(path)
     if not file.is_file():
@@ -180,10 +172,7 @@ def _without_copies(files: Iterable[LogFile]) -> list[LogFile]:
 def _make_room(files: int) -> None:
     """Let this process open so many files of logs at once; seven years of a few hosts are more than the usual 1,024.
 
-    Raises
-    ------
-    EventLogError
-        The system does not allow it.
+    EventLogError if the system does not allow it.
     """
     try:
         import resource
@@ -330,10 +319,7 @@ if hasattr(os, "register_at_fork"):
 def take_seat(path: str | PathLike[str]) -> Seat | None:
     """Take the right to write a log, or return None where another process has it.
 
-    Raises
-    ------
-    EventLogError
-        The lock's file cannot be made.
+    EventLogError if the lock's file cannot be made.
     """
     base = Path(path)
     lock = base.with_name(base.name + ".lock")
@@ -373,22 +359,11 @@ def months_between(early: str, late: str) -> int:
 
 
 def keep_within(path: str | PathLike[str], month: str, keep_months: int, detail_months: int) -> list[Path]:
-    """Delete what is too old: files after `keep_months`, their seconds and minutes after `detail_months`.
+    """Delete what is too old: files after `keep_months`, their seconds and minutes after `detail_months` (0: never).
 
-    Parameters
-    ----------
-    path : path
-        The log as configured.
-    month : str
-        The month now.
-    keep_months, detail_months : int
-        0: never.
-
-    Returns
-    -------
-    list of Path
-        Files deleted or made smaller. What cannot be done is logged and tried again next month. Nothing is deleted
-        in a month that comes more than a year after the last one: a clock that leaps ahead must not take the log.
+    Returns the files deleted or made smaller in this `month`. What cannot be done is logged and tried again next month.
+    Nothing is deleted in a month that comes more than a year after the last one: a clock that leaps ahead must not take
+    the log.
     """
     done: list[Path] = []
     files = [file for file in files_of(path) if file != Path(path)]

@@ -436,21 +436,10 @@ def _since(now: _Ints, before: _Ints) -> _Ints:
 
 
 class _Trial:
-    """Turn looks at what a candidate would have done into rows of a batch.
+    """Turn looks at what a candidate would have done into rows of a batch. *Not thread-safe.*
 
-    Parameters
-    ----------
-    mechanism : Mechanism
-    users : list of str
-        Names by slot.
-    known : mapping of str to list of int
-        What of the differences is in the log, by User.
-    version : str
-        The candidate last logged; empty where there was none.
-
-    Notes
-    -----
-    *Not thread-safe.* What was offered and throttled in the look in which a candidate began is booked with it.
+    `users` are the names by slot, `known` what of the differences is in the log by User, `version` the candidate last
+    logged. What was offered and throttled in the look in which a candidate began is booked with it.
     """
 
     __slots__ = ("_known", "_mechanism", "_version")

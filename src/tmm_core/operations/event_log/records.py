@@ -52,12 +52,9 @@ _FAULTS = {
 
 
 class Inbox:
-    """Records on their way into a log. *Thread-safe*, but for `take`, `post` and `written`: one thread.
+    """Records on their way into the log configured at `path`.
 
-    Parameters
-    ----------
-    path : path
-        The log as configured.
+    *Thread-safe*, but for `take`, `post` and `written`: one thread.
     """
 
     def __init__(self, path: str | PathLike[str]) -> None:
@@ -180,15 +177,10 @@ def _records_of(letter: Path) -> list[Any]:
 
 
 class GatewayFaults:
-    """Takes the events of one gateway as its `on_event`. *Thread-safe.*
+    """Takes the events of one gateway as its `on_event`, and hands them to `Watcher.fault`. *Thread-safe.*
 
     A gateway tells of a kind at most once a second, and of the last incidents of a burst not at all: `rest` looks at
     its counts.
-
-    Parameters
-    ----------
-    fault : callable
-        `Watcher.fault`.
     """
 
     def __init__(self, fault: Callable[..., object]) -> None:

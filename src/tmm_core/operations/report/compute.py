@@ -79,15 +79,8 @@ def figures_of(
 ) -> Figures:
     """Compute the figures of a month.
 
-    Parameters
-    ----------
-    record : Record
-    portfolio : Portfolio, optional
-        With the forecasts of the Users for the month.
-    holidays : tuple of date
-        Bank holidays that no rule gives.
-    anonymised : bool
-        The record has pseudonyms for its Users.
+    `portfolio` has the forecasts of the Users, `holidays` the bank holidays that no rule gives; `anonymised` says that
+    the record has pseudonyms for its Users.
     """
     month = record.month
     versions = versions_of(record.configurations, month)

@@ -28,22 +28,9 @@ _LONGEST_NAME = 60
 
 
 def write_report(figures: Figures, folder: Path, *, statements: bool = True, pdf: bool = False) -> list[Path]:
-    """Write the report into a folder, in place of an earlier one.
+    """Write the report into a folder, in place of an earlier one; return the files a reader opens first.
 
-    Parameters
-    ----------
-    figures : Figures
-    folder : Path
-        Made if it is not there.
-    statements : bool
-        Write each User's statement. There are none of a report with pseudonyms: each would give one away.
-    pdf : bool
-        Write ``report.pdf`` as well.
-
-    Returns
-    -------
-    list of Path
-        The files a reader opens first.
+    The folder is made if it is not there. A report with pseudonyms has no statements: each would give one away.
 
     Raises
     ------
@@ -145,10 +132,7 @@ _DEVICES = {
 def write_pdf(html: str, path: Path) -> None:
     """Write a page as PDF, without any access to network or files.
 
-    Raises
-    ------
-    TMMError
-        WeasyPrint, or a library it needs, is not installed.
+    TMMError if WeasyPrint, or a library it needs, is not installed.
     """
     try:
         import weasyprint

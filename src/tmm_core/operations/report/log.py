@@ -55,19 +55,8 @@ def read_month(
 ) -> Record:
     """Return what the logs hold about a month.
 
-    Parameters
-    ----------
-    logs : LogSet
-    month : Month
-    progress : callable
-        Told how many of the month's days are read.
-    expected : sequence of str
-        Hosts that should have logged, beside those whose logs are given.
-
-    Raises
-    ------
-    EventLogError
-        A log cannot be read, or none has anything about the month.
+    `progress` is told how many of the month's days are read; `expected` are hosts that should have logged, beside those
+    whose logs are given. EventLogError if a log cannot be read, or none has anything about the month.
     """
     try:
         return _Reader(logs, month, progress).record(tuple(expected))

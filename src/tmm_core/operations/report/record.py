@@ -70,13 +70,7 @@ class Month:
 
     @classmethod
     def parse(cls, text: str) -> Month:
-        """Read a month like ``2026-11``.
-
-        Raises
-        ------
-        TMMError
-            It is none.
-        """
+        """Read a month like ``2026-11``; TMMError if it is none."""
         if not (found := _MONTH.fullmatch(text)):
             raise TMMError(f"month {text!r}, expected a form like 2026-11")
         return cls(int(found[1]), int(found[2]))
