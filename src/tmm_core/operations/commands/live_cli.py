@@ -196,7 +196,7 @@ def _look_when_there(
 
     `stopped` waits so many seconds and returns whether to give up: None then.
     """
-    from tmm_core.mechanism import Mechanism  # an argument that names no block does not pay for it
+    from tmm_core.mechanism import Mechanism  # who asks for help does not pay for it
 
     told = False
     while True:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from statistics import median
 
 from tmm_core.operations.charts import (
     BLUE,
@@ -381,12 +382,11 @@ def _activations_section(figures: Figures) -> Section:
     lengths = sorted(event.duration_s for event in events if event.began_in(month))
     said = []
     if lengths:
-        middle = (lengths[(len(lengths) - 1) // 2] + lengths[len(lengths) // 2]) / 2
         said.append(
             f"The Mechanism became active {times(len(lengths))}, for {duration(lengths[0])}"
             if len(lengths) == 1
             else f"The Mechanism became active {times(len(lengths))}: between {duration(lengths[0])} and "
-            f"{duration(lengths[-1])}, half of them no longer than {duration(middle)}"
+            f"{duration(lengths[-1])}, half of them no longer than {duration(median(lengths))}"
         )
         if len(lengths) > 1:
             said[-1] += f"; once in {duration(month.seconds / len(lengths))} on average"
