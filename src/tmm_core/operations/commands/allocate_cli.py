@@ -25,7 +25,6 @@ from tmm_core.policy.portfolio import Portfolio
 if TYPE_CHECKING:
     from tmm_core.operations.planning.recorded_traffic import Recorded
 
-__all__ = ["add_allocate"]
 
 _NAMED = re.compile(r"(\d{4}-\d{2})(?!\d)")  # 2026-12, 2026-12-01, 2026-12-draft
 

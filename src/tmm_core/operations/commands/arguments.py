@@ -23,10 +23,6 @@ from tmm_core.policy.toml_places import load_toml
 if TYPE_CHECKING:
     from tmm_core.mechanism import Mechanism
 
-__all__ = [
-    "about", "add_block_options", "add_config", "add_files_arguments", "add_log_arguments", "block_of", "day",
-    "event_log_of", "logs_of", "look_at", "moment", "number_between", "place",
-]  # fmt: skip
 
 _AGO = re.compile(r"(\d+)(s|min|h|d)")
 _UNITS = {"s": "seconds", "min": "minutes", "h": "hours", "d": "days"}

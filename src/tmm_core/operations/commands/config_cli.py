@@ -20,9 +20,6 @@ from tmm_core.policy.config import Config
 from tmm_core.policy.config_files import block_named
 from tmm_core.policy.toml_places import load_toml
 
-__all__ = ["add_apply", "add_check"]
-
-
 # --- tmm check
 
 _MOST_USERS = 40

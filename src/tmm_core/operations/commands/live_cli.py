@@ -17,7 +17,6 @@ from tmm_core.operations.commands.arguments import about, block_of, event_log_of
 if TYPE_CHECKING:
     from tmm_core.mechanism import Mechanism
 
-__all__ = ["add_serve", "add_watch"]
 
 #: Seconds between looks whether another block is in the place of this.
 _REPLACED_S = 5.0

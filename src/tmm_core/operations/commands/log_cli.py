@@ -24,9 +24,6 @@ from tmm_core.operations.event_log.happenings import (
 )
 from tmm_core.operations.terminal import number, percent, plain, print_json
 
-__all__ = ["add_audit", "add_events", "add_report"]
-
-
 # --- tmm events
 
 _EVENTS_EXAMPLES = """\

@@ -30,9 +30,6 @@ from tmm_core.policy.service_requests import fault_of
 from tmm_core.policy.validation import did_you_mean
 from tmm_core.snapshot import NO_LIMIT, Difference, Snapshot
 
-__all__ = ["add_explain", "add_status", "status_lines", "status_of"]
-
-
 # --- tmm status
 
 _STATUS_EXAMPLES = """\

@@ -24,7 +24,6 @@ from tmm_core.policy.service_requests import srv_codes, variants_of
 if TYPE_CHECKING:
     from tmm_core.operations.planning.recorded_traffic import Traffic
 
-__all__ = ["add_priority_list"]
 
 _EMPTY = "nothing would be on the list: every SRV could be throttled, top-ups of prepayment meters included."
 _EXAMPLES = """\

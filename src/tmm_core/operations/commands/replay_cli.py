@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from tmm_core.operations.traffic.logged_traffic import LoggedNotes
     from tmm_core.operations.traffic.request_log import LogNotes
 
-__all__ = ["add_replay"]
 
 _EXAMPLES = """\
 A request log is CSV (or CSV.gz) with a header that names three columns: time, the User's identifier, and SRV:

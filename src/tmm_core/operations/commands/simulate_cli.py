@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from tmm_core.operations.demo import Demo
     from tmm_core.operations.simulate import Simulation
 
-__all__ = ["add_demo", "add_simulate"]
-
 
 # --- tmm simulate
 

@@ -13,23 +13,6 @@ from typing import Any
 from tmm_core.policy.config import Config, PriorityList
 from tmm_core.snapshot import NO_LIMIT
 
-__all__ = [
-    "Batch",
-    "ConfigurationApplied",
-    "Event",
-    "EventUser",
-    "Fault",
-    "Loss",
-    "Notification",
-    "PriorityExcess",
-    "Source",
-    "SystemMinute",
-    "ThrottleRecord",
-    "add_to",
-    "config_record",
-    "iso",
-]
-
 #: User and SRV of a cell; a time in front of them where there is one.
 Cells = dict[tuple[Any, ...], list[int]]
 

@@ -21,11 +21,6 @@ from typing import Any
 from tmm_core.errors import EventLogError
 from tmm_core.operations.event_log.schema import APPLICATION_ID, SCHEMA_VERSION
 
-__all__ = [
-    "BUSY_MS", "LogFile", "LogSet", "Seat", "check_schema", "connect", "file_of", "files_of", "identity_of",
-    "keep_within", "month_of", "months_between", "take_seat",
-]  # fmt: skip
-
 _log = logging.getLogger("tmm_core.events")
 _watch_log = logging.getLogger("tmm_core.watch")
 

@@ -11,8 +11,6 @@ from tmm_core.operations.event_log.event_records import iso
 from tmm_core.operations.event_log.files import LogFile, LogSet
 from tmm_core.operations.terminal import duration, number, plain
 
-__all__ = ["KINDS", "Happening", "as_cloud_event", "as_json", "as_text", "happenings"]
-
 KINDS = ("began", "ended", "configuration", "fault", "priority-excess", "loss", "notification")
 _MOST_USERS = 3  # named in a line of text
 

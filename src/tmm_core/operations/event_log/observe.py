@@ -30,8 +30,6 @@ from tmm_core.operations.event_log.event_records import (
 from tmm_core.policy.config import Config
 from tmm_core.snapshot import Snapshot
 
-__all__ = ["Known", "Observer"]
-
 _GAP_NS = 5_000_000_000  # longer between two looks: somebody should know
 _STEP_MS = 500  # the wall clock may differ so much from the monotonic one between two looks
 _LEAST_SPAN_S = 0.05  # two looks closer than this give no rate

@@ -30,8 +30,6 @@ from typing import Any
 from tmm_core.mechanism import Decision, Mechanism
 from tmm_core.operations.event_log.event_records import Fault, Notification, ThrottleRecord
 
-__all__ = ["GatewayFaults", "Inbox", "Recorder"]
-
 _log = logging.getLogger("tmm_core.watch")
 
 _MOST = 10_000  # records waiting in this process

@@ -10,11 +10,6 @@ from collections.abc import Callable, Iterable, Iterator
 
 from tmm_core.operations.event_log.event_records import Batch
 
-__all__ = [
-    "APPLICATION_ID", "CANDIDATE_COLUMNS", "FAULTS", "LOSSES", "NOTICES", "SCHEMA", "SCHEMA_VERSION",
-    "add_candidate_tables", "adding", "by_day", "candidate_totals", "has_candidates", "statements", "write_candidates",
-]  # fmt: skip
-
 #: ``PRAGMA application_id``: an SQLite file with another one is not an event log. "TMMe".
 APPLICATION_ID = 0x544D4D65
 #: ``PRAGMA user_version``. A log of a later one is refused.

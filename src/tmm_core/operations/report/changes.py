@@ -18,22 +18,6 @@ from tmm_core.operations.report.record import (
     utc,
 )
 
-__all__ = [
-    "AllocationChange",
-    "CandidateFigures",
-    "CandidateUser",
-    "ListChange",
-    "SettingChange",
-    "Version",
-    "allocation_changes",
-    "candidates_of",
-    "list_changes",
-    "mean_allocations",
-    "setting_changes",
-    "setting_text",
-    "versions_of",
-]
-
 _RATES = ("system_capacity", "operating_threshold", "release_threshold", "unknown_allocation")
 
 

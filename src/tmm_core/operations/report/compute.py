@@ -58,8 +58,6 @@ from tmm_core.operations.report.record import (
 from tmm_core.operations.report.working_days import due_date
 from tmm_core.policy.portfolio import Portfolio
 
-__all__ = ["active_spans", "events_of", "figures_of", "seconds_between"]
-
 #: Ends of activations are known to about a second where the log had to be told by a poll.
 _JOIN_MS = 1_000
 #: Shorter interruptions of the log are counted in the coverage and not listed.

@@ -17,11 +17,6 @@ from tmm_core.operations.report.changes import (
 )
 from tmm_core.operations.report.record import Month, utc
 
-__all__ = [
-    "Counts", "Day", "Event", "FaultSum", "Figures", "Gap", "HostCoverage", "Hour", "Load", "LossSum", "PrioritySum",
-    "Quality", "Srv", "Trend", "User", "UserEvent", "plain_values",
-]  # fmt: skip
-
 
 @dataclass(frozen=True, slots=True)
 class Counts:

@@ -20,8 +20,6 @@ from tmm_core.operations.report.figures import Figures, User, plain_values
 from tmm_core.operations.report.page import report_page, tables_of
 from tmm_core.operations.report.statement import statement_page, statement_table
 
-__all__ = ["as_json", "file_names", "statements_of", "write_pdf", "write_report"]
-
 #: What a report consists of: only these are replaced in a folder that is already there.
 _PARTS = ("report.html", "report.json", "report.pdf", "csv", "statements")
 _LONGEST_NAME = 60

@@ -37,8 +37,6 @@ from tmm_core.operations.report.record import (
     four,
 )
 
-__all__ = ["read_month"]
-
 _OUTCOMES = ("throttled", "spare", "within", "priority")  # in the order of Decision
 _SUMS = ", ".join(f"sum({name})" for name in _OUTCOMES)
 _OFFERED_UNITS = " + ".join(f"{name}_units" for name in _OUTCOMES)

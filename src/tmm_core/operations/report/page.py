@@ -40,8 +40,6 @@ from tmm_core.operations.report.words import (
 )
 from tmm_core.operations.terminal import duration
 
-__all__ = ["answer", "report_page", "tables_of"]
-
 #: An event this long is worth a look.
 _LONG_S = 3600
 

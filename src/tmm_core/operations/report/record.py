@@ -22,29 +22,6 @@ from tmm_core.errors import TMMError
 from tmm_core.mechanism import UNKNOWN
 from tmm_core.policy.portfolio import Portfolio
 
-__all__ = [
-    "Activation",
-    "ActivationUser",
-    "Applied",
-    "Commits",
-    "Excess",
-    "Fault",
-    "Ints",
-    "Loss",
-    "Month",
-    "Notice",
-    "PastMonth",
-    "Record",
-    "Tried",
-    "allocations_in",
-    "anonymised",
-    "candidate_rates",
-    "categories_in",
-    "four",
-    "priority_list",
-    "utc",
-]
-
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 _MONTH = re.compile(r"(2[0-9]{3})-(0[1-9]|1[0-2])")

@@ -25,8 +25,6 @@ from tmm_core.operations.report.record import utc
 from tmm_core.operations.report.words import GLOSSARY, PARTY, many, pace, part, srv_name, times
 from tmm_core.operations.terminal import duration
 
-__all__ = ["statement_page", "statement_table"]
-
 _WORDS = {
     "Admitted", "Allocation", "Offered", "Priority list", "Service Request", "Spare capacity", "SRV", "Throttled",
     "Traffic management event", "Unit", "Within allocation",

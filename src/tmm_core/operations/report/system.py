@@ -24,8 +24,6 @@ from tmm_core.operations.report.record import allocations_in, priority_list, utc
 from tmm_core.operations.report.words import SETTING, joined, many, moment, pace, part, srv_name, times
 from tmm_core.operations.terminal import duration
 
-__all__ = ["capacity_section", "configuration_section", "hourly_table"]
-
 
 def configuration_section(figures: Figures) -> Section:
     """Return the section System Configuration."""

@@ -12,8 +12,6 @@ from tmm_core.operations.report.record import Month
 from tmm_core.operations.report.words import CATEGORY, PARTY, many, part, srv_name
 from tmm_core.operations.terminal import duration, number
 
-__all__ = ["candidates_section", "srv_table", "trends_section", "users_section"]
-
 _MOST_ROWS = 15
 _MOST_SRVS = 15
 

@@ -8,23 +8,6 @@ from tmm_core.operations.page import shown
 from tmm_core.operations.terminal import percent
 from tmm_core.policy.catalogue import by_srv_code
 
-__all__ = [
-    "CATEGORY",
-    "FAULT",
-    "GLOSSARY",
-    "LOSS",
-    "PARTY",
-    "SENTENCE",
-    "SETTING",
-    "joined",
-    "many",
-    "moment",
-    "pace",
-    "part",
-    "srv_name",
-    "times",
-]
-
 SENTENCE = (
     "A Service Request is throttled only if it is not on the priority list, its Service User is over its "
     "allocation, the Mechanism is active, and there is no spare capacity left for that User; every other Service "

@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import date, timedelta
 
-__all__ = ["DUE_WORKING_DAY", "bank_holidays", "due_date", "easter", "is_working_day"]
-
 DUE_WORKING_DAY = 10
 """The report on a month is due by this Working Day after the month's end (SEC H3.24)."""
 
