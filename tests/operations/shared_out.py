@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tmm_core import Config, Decision
-from tmm_core.operations.simulation.shares import Shares
+from tmm_core.operations.simulation.result import Shares
 
 WEIGHTS = Config(30_000, 20_000, allocations={"A": 100.0, "B": 100.0, "C": 200.0})
 

@@ -20,7 +20,7 @@ from tmm_core.errors import TMMError
 from tmm_core.operations.cli import main
 from tmm_core.operations.commands.arguments import place
 from tmm_core.operations.event_log.files import LogSet
-from tmm_core.operations.planning.allocation_changes import Change, file_before
+from tmm_core.operations.planning.allocations import Change, file_before
 from tmm_core.operations.planning.recorded_traffic import over_allocation
 from tmm_core.policy.parameters import NOTICE
 

@@ -15,10 +15,10 @@ from xml.etree import ElementTree
 import pytest
 
 from tmm_core.mechanism import Decision
-from tmm_core.operations import demo, page
+from tmm_core.operations import page, simulate
 from tmm_core.operations.cli import main
 from tmm_core.operations.commands import simulate_cli
-from tmm_core.operations.demo import STORM, day_of, run_demo, run_storm, time_of_day
+from tmm_core.operations.simulate import STORM, day_of, run_demo, run_storm, time_of_day
 from tmm_core.operations.simulation import scenario_files
 from tmm_core.operations.simulation.arrivals import Arrivals, Fresh
 from tmm_core.operations.simulation.promises import checks
@@ -163,7 +163,7 @@ def test_the_storm_is_played_written_and_its_page_named_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     full = scenario_files.load_scenario(STORM)
-    monkeypatch.setattr(demo, "load_scenario", lambda name: replace(full, seconds=40))
+    monkeypatch.setattr(simulate, "load_scenario", lambda name: replace(full, seconds=40))
     arguments = ["demo", "--requests", "150000", "--seed", "3", "--out"]
     assert main([*arguments, str(tmp_path / "a")]) == 0
     said = capsys.readouterr().out
@@ -184,7 +184,7 @@ def test_without_jinja2_all_but_the_page_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     full = scenario_files.load_scenario(STORM)
-    monkeypatch.setattr(demo, "load_scenario", lambda name: replace(full, seconds=20))
+    monkeypatch.setattr(simulate, "load_scenario", lambda name: replace(full, seconds=20))
     monkeypatch.setitem(sys.modules, "jinja2", None)
     page._environment.cache_clear()
     assert main(["demo", "--requests", "100000", "--out", str(tmp_path)]) == 0

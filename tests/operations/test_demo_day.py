@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tmm_core.mechanism import Mechanism
-from tmm_core.operations.demo import day_of, traffic_of
+from tmm_core.operations.simulate import day_of, traffic_of
 from tmm_core.operations.simulation import streams
 from tmm_core.operations.simulation.arrivals import srv_table
 from tmm_core.operations.simulation.scenario import MIXES

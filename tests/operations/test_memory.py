@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tmm_core.operations.demo import run_demo
 from tmm_core.operations.replay import Requests, Source, run_replay
-from tmm_core.operations.simulate import simulate
+from tmm_core.operations.simulate import run_demo, simulate
 from tmm_core.operations.simulation.scenario import Client, Scenario
 from tmm_core.operations.simulation.scenario_files import load_scenario
 from tmm_core.operations.traffic.logged_traffic import LoggedTraffic

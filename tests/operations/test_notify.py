@@ -17,8 +17,7 @@ from typing import Any
 import pytest
 
 from tmm_core.errors import ConfigError
-from tmm_core.operations.notices import Notice, Templates
-from tmm_core.operations.notify import Notifier, start_notifiers
+from tmm_core.operations.notify import Notice, Notifier, Templates, start_notifiers
 from tmm_core.operations.senders import FileDrop, Smtp, Webhook, folder_name, load_senders, signature
 
 from .conftest import MakeWorld

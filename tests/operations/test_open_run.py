@@ -15,7 +15,7 @@ from tmm_core import Decision, Mechanism
 from tmm_core.operations.cli import main
 from tmm_core.operations.simulate import Simulation, simulate
 from tmm_core.operations.simulation import arrivals as of_arrivals
-from tmm_core.operations.simulation import policies
+from tmm_core.operations.simulation import born_of, policies, srvs_of, users_of
 from tmm_core.operations.simulation.arrivals import Arrivals, Fresh, Senders
 from tmm_core.operations.simulation.open_run import OpenRun, Requests, run_of, tallied
 from tmm_core.operations.simulation.promises import checks
@@ -25,7 +25,6 @@ from tmm_core.operations.simulation.scenario import Change, DspTerms, Fault, Sce
 from tmm_core.operations.simulation.scenario_files import load_scenario
 from tmm_core.operations.simulation.streams import Drawn
 from tmm_core.operations.simulation.summary import figures_of, finding
-from tmm_core.operations.simulation.words import born_of, srvs_of, users_of
 
 from .test_simulate import SMALL
 

@@ -11,8 +11,7 @@ import pytest
 from tmm_core.errors import TMMError
 from tmm_core.mechanism import Decision, Mechanism
 from tmm_core.operations.traffic.drive import Drive, TrafficSecond
-from tmm_core.operations.traffic.outcome import Outcome
-from tmm_core.operations.traffic.outcome_files import OutcomeFiles, in_csv
+from tmm_core.operations.traffic.outcome import Outcome, OutcomeFiles, in_csv
 from tmm_core.policy.config import Config
 
 EVIL = ("=HYPERLINK(A1)", "+1", "-1", "@SUM(1)", 'a "quoted, name"', "<b>bold</b>", "plain")

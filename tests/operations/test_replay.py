@@ -21,8 +21,8 @@ import pytest
 from tmm_core.errors import TMMError
 from tmm_core.mechanism import Decision, Mechanism
 from tmm_core.operations.cli import main
-from tmm_core.operations.demo import day_of, run_demo, traffic_of
 from tmm_core.operations.replay import Replay, Requests, run_replay, time_at
+from tmm_core.operations.simulate import day_of, run_demo, traffic_of
 from tmm_core.operations.simulation.scenario import Scenario
 from tmm_core.operations.traffic.request_log import RequestLog
 from tmm_core.policy.config import Config

@@ -18,7 +18,7 @@ from tmm_core.operations.cli import main
 from tmm_core.operations.replay import Requests, run_replay
 from tmm_core.operations.traffic.logged_traffic import LoggedTraffic
 from tmm_core.operations.traffic.request_log import RequestLog
-from tmm_core.operations.traffic.what_if import what_if
+from tmm_core.operations.traffic.summary import what_if
 from tmm_core.policy.config import Config
 
 from .conftest import MakeWorld

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tmm_core import Decision
-from tmm_core.operations.simulation.shares import jain, max_min
+from tmm_core.operations.simulation.result import jain, max_min
 
 from .shared_out import WEIGHTS, shares_of
 

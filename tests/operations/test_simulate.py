@@ -14,14 +14,14 @@ from tmm_core import Decision, Mechanism
 from tmm_core.errors import ConfigError, TMMError
 from tmm_core.operations.cli import main
 from tmm_core.operations.simulate import Simulation, simulate
+from tmm_core.operations.simulation import srvs_of, users_of
 from tmm_core.operations.simulation.arrivals import Arrivals
-from tmm_core.operations.simulation.clients import Clients
+from tmm_core.operations.simulation.models import Clients
 from tmm_core.operations.simulation.promises import Audit, checks
 from tmm_core.operations.simulation.result import PolicyResult
 from tmm_core.operations.simulation.scenario import POLICIES, Change, Client, Scenario
 from tmm_core.operations.simulation.scenario_files import load_scenario, shipped_scenarios
 from tmm_core.operations.simulation.summary import figures_csv, finding, lines, seconds_csv, summary
-from tmm_core.operations.simulation.words import srvs_of, users_of
 from tmm_core.operations.terminal import Paint
 
 from .shared_out import shares_of

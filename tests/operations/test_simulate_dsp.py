@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tmm_core.operations.simulation.dsp_model import Dsp
+from tmm_core.operations.simulation.models import Dsp
 from tmm_core.operations.simulation.scenario import DspTerms
 
 FAR = 1e9

@@ -13,11 +13,11 @@ import pytest
 from tmm_core import Mechanism
 from tmm_core.errors import ConfigError, EventLogError, TMMError
 from tmm_core.operations.simulate import simulate
+from tmm_core.operations.simulation import BORN, users_of
 from tmm_core.operations.simulation.arrivals import Arrivals
 from tmm_core.operations.simulation.scenario import Scenario
 from tmm_core.operations.simulation.scenario_files import load_scenario
 from tmm_core.operations.simulation.summary import about
-from tmm_core.operations.simulation.words import BORN, users_of
 from tmm_core.operations.traffic.drive import STEP_NS
 from tmm_core.operations.traffic.logged_traffic import LoggedTraffic
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tmm_core.errors import TMMError
 from tmm_core.operations.charts import NARROW, WIDE, Drawing, visible
 from tmm_core.operations.terminal import duration, number, percent
-from tmm_core.operations.traffic.outcome_files import in_csv
+from tmm_core.operations.traffic.outcome import in_csv
 
 if TYPE_CHECKING:
     from jinja2 import Environment

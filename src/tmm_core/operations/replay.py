@@ -11,17 +11,17 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from tmm_core.errors import TMMError
 from tmm_core.mechanism import Mechanism
 from tmm_core.operations.figures import Panel, clock_label, outcome_chart
+from tmm_core.operations.traffic import Users
 from tmm_core.operations.traffic.drive import Drive, TrafficSecond
 from tmm_core.operations.traffic.logged_traffic import LoggedNotes
-from tmm_core.operations.traffic.outcome import Outcome
-from tmm_core.operations.traffic.outcome_files import OutcomeFiles
+from tmm_core.operations.traffic.outcome import Outcome, OutcomeFiles
 from tmm_core.operations.traffic.request_log import LogNotes, RequestLog
 from tmm_core.operations.traffic.request_order import by_second
 from tmm_core.policy.config import Config
@@ -214,14 +214,14 @@ class _Slots:
     def __init__(self, mechanisms: list[Mechanism]) -> None:
         self._mechanisms = mechanisms
         self._numbers = {(0,) * len(mechanisms): 0}
-        self._tables: list[np.ndarray[Any, np.dtype[np.uint32]]] = []
+        self._tables: list[Users] = []
 
     def number(self, user_id: str) -> int:
         """Return the number of an identifier."""
         slots = tuple(mechanism.user(user_id) for mechanism in self._mechanisms)
         return self._numbers.setdefault(slots, len(self._numbers))
 
-    def of(self, numbers: np.ndarray[Any, np.dtype[np.uint32]]) -> list[np.ndarray[Any, np.dtype[np.uint32]]]:
+    def of(self, numbers: Users) -> list[Users]:
         """Return the slots of numbers, Mechanism by Mechanism."""
         if not self._tables or self._tables[0].size < len(self._numbers):
             self._tables = [np.array(each, dtype=_NUMBERS) for each in zip(*self._numbers, strict=True)]

@@ -22,11 +22,11 @@ from email.message import EmailMessage
 from email.utils import formatdate
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tmm_core.errors import ConfigError, Mistake
-from tmm_core.operations.notices import Notice
+from tmm_core.operations.notify import Notice, Sender
 
 if TYPE_CHECKING:
     from tmm_core.policy.toml_places import Toml
@@ -35,20 +35,6 @@ __all__ = ["FileDrop", "Sender", "Smtp", "Webhook", "folder_name", "load_senders
 
 _TIMEOUT_S = 10.0
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
-
-
-class Sender(Protocol):
-    """Something that delivers notices."""
-
-    @property
-    def name(self) -> str:
-        """Name in the event log."""
-
-    def accepts(self, user: str) -> bool:
-        """Tell whether there is a way to this User."""
-
-    def send(self, notice: Notice) -> None:
-        """Deliver a notice, or raise; may be called again with the same notice."""
 
 
 @dataclass(frozen=True)

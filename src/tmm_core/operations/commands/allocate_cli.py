@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, TypeVar
 from tmm_core.errors import ConfigError, Mistake, TMMError
 from tmm_core.operations import terminal
 from tmm_core.operations.commands.arguments import about, logs_of, place
-from tmm_core.operations.planning import allocation_words as words
-from tmm_core.operations.planning.allocation_changes import Change, changes, file_before, read_before
+from tmm_core.operations.planning import allocations as words
+from tmm_core.operations.planning.allocations import Change, changes, file_before, read_before
 from tmm_core.policy.allocation import NOTICE, Allocations, allocate
 from tmm_core.policy.allocation_files import AllocationTable, dated_files, first_day_of
 from tmm_core.policy.config import Config

@@ -67,8 +67,7 @@ def add_watch(parser: argparse.ArgumentParser) -> None:
 
 def _watch(args: argparse.Namespace) -> int:
     """Run the command."""
-    from tmm_core.operations.notices import Templates
-    from tmm_core.operations.notify import start_notifiers
+    from tmm_core.operations.notify import Templates, start_notifiers
     from tmm_core.operations.senders import load_senders
     from tmm_core.operations.watch import Watcher, WatchSettings
 

@@ -89,7 +89,7 @@ def add_replay(parser: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> int:
     """Replay the log and show the summary."""
     from tmm_core.operations.replay import run_replay
-    from tmm_core.operations.traffic.what_if import what_if
+    from tmm_core.operations.traffic.summary import what_if
     from tmm_core.policy.config import Config
 
     began = perf_counter()
@@ -156,8 +156,7 @@ def _opened(args: argparse.Namespace, logs: list[Path], stack: ExitStack) -> tup
 def _figures(replay: Replay) -> dict[str, Any]:
     """Return everything, ready for JSON."""
     from tmm_core.operations.replay import time_at
-    from tmm_core.operations.traffic.summary import summary
-    from tmm_core.operations.traffic.what_if import side_by_side
+    from tmm_core.operations.traffic.summary import side_by_side, summary
 
     about = {
         "first_second": time_at(replay.start),
@@ -185,8 +184,7 @@ def _left_out(notes: LogNotes | LoggedNotes) -> str:
 def _lines(args: argparse.Namespace, replay: Replay, mode: str, name: str, took_s: float) -> Iterator[str]:
     from tmm_core.operations.replay import time_at
     from tmm_core.operations.traffic.logged_traffic import LoggedNotes
-    from tmm_core.operations.traffic.summary import summary_lines
-    from tmm_core.operations.traffic.what_if import side_by_side_lines
+    from tmm_core.operations.traffic.summary import side_by_side_lines, summary_lines
 
     outcome, number, notes = replay.outcome, terminal.number, replay.notes
     paint = terminal.Paint.of(sys.stdout)

@@ -12,7 +12,7 @@ from tmm_core.operations import terminal
 from tmm_core.operations.commands.arguments import about, add_files_arguments, number_between
 
 if TYPE_CHECKING:
-    from tmm_core.operations.demo import Demo
+    from tmm_core.operations.simulate import Demo
     from tmm_core.operations.simulate import Simulation
 
 
@@ -72,9 +72,8 @@ def _simulate(args: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from tmm_core.operations.simulate import simulate
-    from tmm_core.operations.simulation.compare import compare_lines
     from tmm_core.operations.simulation.scenario_files import load_scenario
-    from tmm_core.operations.simulation.summary import summary, write_files
+    from tmm_core.operations.simulation.summary import compare_lines, summary, write_files
 
     if args.list:
         return _list(args)
@@ -218,7 +217,7 @@ def add_demo(parser: argparse.ArgumentParser) -> None:
 
 def _demo(args: argparse.Namespace) -> int:
     """Play the day and the storm, and show what came of them."""
-    from tmm_core.operations.demo import REQUESTS_PER_S, run_demo
+    from tmm_core.operations.simulate import REQUESTS_PER_S, run_demo
     from tmm_core.operations.simulation.summary import summary as storm_summary
     from tmm_core.operations.traffic.summary import summary
 
@@ -242,7 +241,7 @@ def _demo(args: argparse.Namespace) -> int:
 
 def _storm(args: argparse.Namespace) -> Simulation:
     """Play the storm, write its files, and say what came of it."""
-    from tmm_core.operations.demo import STORM, run_storm
+    from tmm_core.operations.simulate import STORM, run_storm
     from tmm_core.operations.simulation.scenario_files import load_scenario
     from tmm_core.operations.simulation.summary import lines, write_files
 
@@ -270,7 +269,7 @@ def _storm(args: argparse.Namespace) -> Simulation:
 
 
 def _say_day(args: argparse.Namespace, demo: Demo, took_s: float) -> None:
-    from tmm_core.operations.demo import time_of_day
+    from tmm_core.operations.simulate import time_of_day
     from tmm_core.operations.traffic.summary import summary_lines
 
     day, outcome = demo.day, demo.outcome

@@ -6,32 +6,51 @@ machine. A User's traffic does not change when other Users are added or taken aw
 Service Requests are put in the order of time, or only counted. Where nothing is refused nothing but numbers counts:
 how many each User sends in each step, on the priority list and not. They are counted from the random words as they
 were drawn, stream by stream, and nothing is put in order.
+
+Past traffic is added to them: the lines of a CSV file, or the counts of an event log.
 """
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 from math import prod
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from tmm_core.operations.simulation.replayed import Replayed, replayed
-from tmm_core.operations.simulation.scenario import Scenario
+from tmm_core.errors import TMMError
+from tmm_core.operations.simulation import BORN, SRV, TIME_BITS, USER, Words
+from tmm_core.operations.simulation.scenario import Scenario, Traffic
 from tmm_core.operations.simulation.streams import Drawn, Stream, Streams
-from tmm_core.operations.simulation.words import BORN, SRV, TIME_BITS, USER, Words
+from tmm_core.operations.traffic import Ints, Raw, Srvs, Users
+from tmm_core.operations.traffic.drive import NS, STEP_NS, TrafficSecond
+from tmm_core.operations.traffic.logged_traffic import LoggedTraffic, names_event_log
+from tmm_core.policy.tables import begins_of
 
-__all__ = ["Arrivals", "Codes", "Counted", "Fresh", "InTime", "Past", "Senders", "srv_table"]
+__all__ = [
+    "Arrivals",
+    "Codes",
+    "Counted",
+    "Fresh",
+    "InTime",
+    "Past",
+    "Replayed",
+    "Senders",
+    "logged_traffic",
+    "replayed",
+    "srv_table",
+]
 
-Codes = np.ndarray[Any, np.dtype[np.uint32]]
+Codes = Users
 Past = tuple[Codes, Codes]
 """Of past traffic in a second: User slot << 8 | SRV, and times within it in units of 2**-`TIME_BITS`."""
 
 SRV_BITS = 12
 """Of each random word, for the SRV: mixes are exact to 1/4096."""
 
-_Counts = np.ndarray[Any, np.dtype[np.int64]]
 
 _UNKNOWN = "(unknown)"
 _U = np.uint64
@@ -97,9 +116,7 @@ class Arrivals:
             each.close()
 
 
-def srv_table(
-    mix: Mapping[str, int], number_of: Callable[[str], int]
-) -> np.ndarray[Any, np.dtype[np.uint16]]:
+def srv_table(mix: Mapping[str, int], number_of: Callable[[str], int]) -> Srvs:
     """Return SRV numbers for each value of the random bits, in proportion to the mix."""
     size, total = 1 << SRV_BITS, sum(mix.values())
     counts = {code: max(1, weight * size // total) for code, weight in mix.items()}
@@ -138,8 +155,8 @@ class Counted(NamedTuple):
     list and by User slot.
     """
 
-    edges: _Counts
-    alike: _Counts
+    edges: Ints
+    alike: Ints
 
 
 class Fresh:
@@ -229,7 +246,7 @@ class Fresh:
         edges[1:, 0] = edges[:-1, -1]
         return Counted(edges, alike.transpose(1, 3, 2, 0))
 
-    def _tallies(self, together: int) -> Iterator[tuple[list[int], slice, _Counts, _Counts]]:
+    def _tallies(self, together: int) -> Iterator[tuple[list[int], slice, Ints, Ints]]:
         """Yield some User slots and seconds, and how many there are by second and step, and by slot, second, list and
         part.
         """
@@ -266,7 +283,7 @@ class Fresh:
         if first < end:
             yield slice(first, end), slice(0, seconds)
 
-    def _tally(self, streams: slice, seconds: slice, listed: Codes, together: int) -> tuple[_Counts, _Counts]:
+    def _tally(self, streams: slice, seconds: slice, listed: Codes, together: int) -> tuple[Ints, Ints]:
         """Count by second and step, and by stream, second, list and part; `listed` is by the random bits."""
         drawn, steps, parts = self._drawn, self._steps, -(-self._steps // together)
         raw = drawn.of(streams, seconds.start, seconds.stop)
@@ -292,25 +309,25 @@ class Fresh:
         return _binned(of_step, (shape[1], steps)), _binned(kinds, (*shape, 2, parts))
 
 
-def _begins(rows: _Counts, sizes: _Counts, width: int) -> Codes:
+def _begins(rows: Ints, sizes: Ints, width: int) -> Codes:
     """Return where the row begins in which each word is counted; of words between two seconds, where one more would."""
     begins = np.full((rows.size, 2), (rows[-1] + 1) * width, dtype=np.uint32)
     begins[:, 0] = rows * width
     return begins.ravel().repeat(sizes.ravel())
 
 
-def _binned(kinds: np.ndarray[Any, Any], shape: tuple[int, ...]) -> _Counts:
+def _binned(kinds: np.ndarray[Any, Any], shape: tuple[int, ...]) -> Ints:
     """Count whole numbers into a table; larger ones are left out."""
     size = prod(shape)
     return np.bincount(kinds, minlength=size)[:size].reshape(shape)
 
 
-def _in_parts(table: _Counts, together: int) -> _Counts:
+def _in_parts(table: Ints, together: int) -> Ints:
     """Return the sums of so many numbers at a time along the last axis."""
     steps = table.shape[-1]
     if steps % together == 0:
         # Faster than `reduceat`, as parts are short.
-        found: _Counts = np.einsum("...ij->...i", table.reshape(*table.shape[:-1], -1, together))
+        found: Ints = np.einsum("...ij->...i", table.reshape(*table.shape[:-1], -1, together))
         return found
     return np.add.reduceat(table, np.arange(0, steps, together), axis=-1)
 
@@ -329,3 +346,142 @@ def _by_time(times: Codes) -> np.ndarray[Any, np.dtype[np.intp]]:
     # Two stable passes over short words: NumPy sorts these by digits, several times faster than whole words.
     order = np.argsort(times.astype(np.uint8), kind="stable")
     return order.take(np.argsort((times >> 8).astype(np.uint16).take(order), kind="stable"))
+
+
+_STEPS = NS // STEP_NS
+
+
+class Replayed(Protocol):
+    """Past traffic, read once, second by second."""
+
+    def second(self, second: int) -> tuple[Words, Raw]:
+        """Return the words of a second, without the step they are born in, and their times in 2**-24 s."""
+
+    def close(self) -> None:
+        """Close the files. Harmless when repeated."""
+
+
+def replayed(traffic: Traffic, slot_of: Callable[[str], int], number_of: Callable[[str], int]) -> Replayed:
+    """Open the file of ``replay`` traffic.
+
+    Raises
+    ------
+    TMMError
+        It cannot be used; an `EventLogError` where it is an event log.
+    """
+    path = traffic.file
+    assert path is not None
+    try:
+        if names_event_log(path):
+            return _Logged(path, logged_traffic(traffic), slot_of, number_of)
+        return _Lines(path, slot_of, number_of)
+    except OSError as error:
+        raise TMMError(f"{path}: {error.strerror or error}") from None
+
+
+def logged_traffic(traffic: Traffic) -> LoggedTraffic:
+    """Open the event log of ``replay`` traffic, in its time.
+
+    Raises
+    ------
+    EventLogError
+        There is none, or it cannot be read.
+    """
+    assert traffic.file is not None
+    until = {} if traffic.until_s is None else {"until_s": traffic.until_s}
+    return LoggedTraffic([traffic.file], since_s=traffic.since_s or 0, **until)
+
+
+class _Lines:
+    """Lines ``second,user,srv`` of a CSV file, in order of time; seconds since the start, with decimals."""
+
+    def __init__(self, path: Path, slot_of: Callable[[str], int], number_of: Callable[[str], int]) -> None:
+        self._path, self._slot_of, self._number_of = path, slot_of, number_of
+        self._lines = self._read()
+        self._next = next(self._lines, None)
+
+    def _read(self) -> Iterator[tuple[float, int]]:
+        with self._path.open(encoding="utf-8", newline="") as file:
+            rows = csv.DictReader(file)
+            missing = {"second", "user", "srv"} - set(rows.fieldnames or ())
+            if missing:
+                raise TMMError(
+                    f"{self._path}:1:1: found no column {sorted(missing)[0]}, expected second, user and srv"
+                )
+            before = 0.0
+            for row in rows:
+                try:
+                    at = float(row["second"])
+                except (TypeError, ValueError):
+                    at = -1.0
+                if not before <= at < 1e9:
+                    fault = f"second {row['second']!r} must be a number, 0 or more, not below the line before"
+                    column = self._column(rows.line_num, list(rows.fieldnames or ()).index("second"))
+                    raise TMMError(f"{self._path}:{rows.line_num}:{column}: {fault}")
+                before = at
+                yield at, self._slot_of(row["user"]) << USER | self._number_of(row["srv"]) << SRV
+
+    def _column(self, number: int, place: int) -> int:
+        """Return where a cell begins; the end of the line if that is shorter."""
+        with self._path.open(encoding="utf-8", newline="") as file:
+            line = next(islice(file, number - 1, None)).rstrip("\r\n")
+        begins = begins_of(line, ",")
+        return begins[place] if place < len(begins) else len(line) + 1
+
+    def second(self, second: int) -> tuple[Words, Raw]:
+        words, times = [], []
+        while self._next is not None and self._next[0] < second + 1:
+            at, word = self._next
+            words.append(word)
+            times.append(int((at - second) * 2**TIME_BITS))
+            self._next = next(self._lines, None)
+        return np.array(words, dtype=np.int64), np.array(times, dtype=np.uint64)
+
+    def close(self) -> None:
+        self._lines.close()  # type: ignore[attr-defined]
+
+
+class _Logged:
+    """The counts of an event log, as `tmm replay` spreads them; second 0 is the first with a Service Request."""
+
+    def __init__(
+        self,
+        path: Path,
+        traffic: LoggedTraffic,
+        slot_of: Callable[[str], int],
+        number_of: Callable[[str], int],
+    ) -> None:
+        self._path, self._traffic, self._slot_of, self._known = path, traffic, slot_of, False
+        self._seconds = traffic.seconds(self._slot, number_of)
+        self._next = next(self._seconds, None)
+        if self._next is None:
+            fault = "the event log has no Service Request in this time"
+        elif not self._known:
+            fault = f"no User of the event log is one of the scenario: {', '.join(traffic.notes.unknown_users[:3])}"
+        else:
+            return
+        self.close()
+        raise TMMError(f"{path}: {fault}")
+
+    def _slot(self, name: str) -> int:
+        slot = self._slot_of(name)
+        self._known |= slot > 0
+        return slot
+
+    def second(self, second: int) -> tuple[Words, Raw]:
+        notes, found = self._traffic.notes, self._next
+        if notes.bad:
+            raise TMMError(
+                f"{self._path}: {notes.first_bad[0]}: tmm replay leaves such rows out and counts them"
+            )
+        if found is None or found.second > second:
+            return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.uint64)
+        self._next = next(self._seconds, None)
+        return _words(found), -((-found.steps.astype(np.int64) << TIME_BITS) // _STEPS).astype(np.uint64)
+
+    def close(self) -> None:
+        self._traffic.close()
+
+
+def _words(found: TrafficSecond) -> Words:
+    return found.users.astype(np.int64) << USER | found.srvs.astype(np.int64) << SRV

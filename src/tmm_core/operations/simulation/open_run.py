@@ -19,13 +19,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tmm_core.mechanism import Decision
+from tmm_core.operations.simulation import Words, srvs_of, users_of
 from tmm_core.operations.simulation.arrivals import Fresh
 from tmm_core.operations.simulation.policies import NS
-from tmm_core.operations.simulation.result import Second
+from tmm_core.operations.simulation.result import WINDOWS, Second
 from tmm_core.operations.simulation.run import Run
 from tmm_core.operations.simulation.scenario import ENGINES, Scenario
-from tmm_core.operations.simulation.shares import WINDOWS
-from tmm_core.operations.simulation.words import Words, srvs_of, users_of
+from tmm_core.operations.traffic import Bools, Decisions, Ints, Srvs, Users
 
 __all__ = ["QUIET_MS", "OpenRun", "run_of"]
 
@@ -36,16 +36,12 @@ _POLICIES = ("none", *ENGINES)
 _BELOW = 0.95  # of the operating threshold: a load that leaves no backlog behind
 _STAMP = NS << 7  # what the engine's `state` counts a second of backlog in
 
-_Counts = np.ndarray[Any, np.dtype[np.int64]]
-_Bools = np.ndarray[Any, np.dtype[np.bool_]]
-_Decisions = np.ndarray[Any, np.dtype[np.uint8]]
-
 
 class Requests(NamedTuple):
     """User slots and SRV numbers of Service Requests, in some order."""
 
-    users: np.ndarray[Any, np.dtype[np.uint32]]
-    srvs: np.ndarray[Any, np.dtype[np.uint16]]
+    users: Users
+    srvs: Srvs
 
     def part(self, begin: int, end: int) -> Requests:
         """Return those from one place to another."""
@@ -61,11 +57,11 @@ class _Decided(NamedTuple):
     second: int
     fresh: Fresh
     asked: Requests
-    edges: _Counts
+    edges: Ints
     cuts: list[int]
     instants: list[int]
-    decisions: _Decisions
-    counts: _Counts
+    decisions: Decisions
+    counts: Ints
     units: np.ndarray[Any, Any]
     row: Second
 
@@ -132,10 +128,10 @@ class OpenRun(Run):
         counts, units = self._tables(*asked, decisions, parts)
         return _Decided(second, fresh, asked, edges, cuts, instants, decisions, counts, units, row)
 
-    def _edges(self, fresh: Fresh, begin: int, end: int) -> _Counts:
+    def _edges(self, fresh: Fresh, begin: int, end: int) -> Ints:
         """Return how many come before each step of some seconds and before the next one, counted from the first."""
         edges = fresh.counted(self._quiet_steps, self._users).edges[begin:end]
-        found: _Counts = edges - edges[0, 0]
+        found: Ints = edges - edges[0, 0]
         return found
 
     def _asked(self, fresh: Fresh, begin: int, end: int) -> Requests:
@@ -213,11 +209,11 @@ class OpenRun(Run):
         result.waits.add_counts(np.array([0, fresh_of.sum()]))  # within their step
         result.add_calm(rows, self._by_answer(in_all))
 
-    def _refused(self, in_all: _Counts) -> int:
+    def _refused(self, in_all: Ints) -> int:
         """Return how many were refused of what was asked, by User and `Decision`."""
         return int(in_all[:, Decision.THROTTLED].sum()) if self._policy.acts else 0
 
-    def _by_answer(self, in_all: _Counts) -> _Counts:
+    def _by_answer(self, in_all: Ints) -> Ints:
         """Return attempts by User, `Decision` and whether they were let through."""
         table = np.zeros((self._users, 4, 2), dtype=np.int64)
         table[:, :, 1] = in_all
@@ -225,7 +221,7 @@ class OpenRun(Run):
             table[:, Decision.THROTTLED] = table[:, Decision.THROTTLED, ::-1]
         return table
 
-    def _windows(self, counts: _Counts, cuts: list[int]) -> _Counts:
+    def _windows(self, counts: Ints, cuts: list[int]) -> Ints:
         """Return the attempts of a second with refusals, in equal parts of it, by User, `Decision` and answer."""
         number = np.array(cuts) * WINDOWS // self._steps
         windows = np.zeros((WINDOWS, self._users, 4, 2), dtype=np.int64)
@@ -269,7 +265,7 @@ class OpenRun(Run):
         zero, step_ns = second * self._steps, self._step_ns
         return [(zero + cut) * step_ns for cut in cuts]
 
-    def _decide(self, asked: Requests, edges: list[int], instants: list[int], decisions: _Decisions) -> None:
+    def _decide(self, asked: Requests, edges: list[int], instants: list[int], decisions: Decisions) -> None:
         """Decide on as many at each instant as there are between two edges."""
         (users, srvs), engine, changes = asked, self._mechanism.engine, self._changes
         for (begin, end), now in zip(pairwise(edges), instants, strict=True):
@@ -287,7 +283,7 @@ class OpenRun(Run):
         faults = self._scenario.faults
         return any(fault.at_s < second + 1 and second < fault.at_s + fault.lasts_s for fault in faults)
 
-    def _serve_quietly(self, decided: _Decided, through: _Counts | None, table: _Counts) -> bool:
+    def _serve_quietly(self, decided: _Decided, through: Ints | None, table: Ints) -> bool:
         """Let the DSP answer all of a second, or those at some places; False, and nothing is done, where that takes a
         closer look.
         """
@@ -315,7 +311,7 @@ class OpenRun(Run):
                 result.priority_answered += sign * int(self._priority[srvs_of(words)].sum())
         return True
 
-    def _serve_each_step(self, decided: _Decided, through: _Counts | None) -> None:
+    def _serve_each_step(self, decided: _Decided, through: Ints | None) -> None:
         """Let the DSP work step by step."""
         answers: list[Words] = []
         row, words, edges = decided.row, decided.words, decided.edges
@@ -327,7 +323,7 @@ class OpenRun(Run):
         self._answered(answers, row)
 
 
-def tallied(alike: _Counts, decisions: _Decisions) -> _Counts:
+def tallied(alike: Ints, decisions: Decisions) -> Ints:
     """Return Service Requests by instant, User and `Decision`, where those that are alike are next to each other.
 
     Parameters
@@ -358,6 +354,6 @@ def tallied(alike: _Counts, decisions: _Decisions) -> _Counts:
     return found.astype(np.int64).reshape(instants, users, 4)
 
 
-def _leading(good: _Bools) -> int:
+def _leading(good: Bools) -> int:
     """Return how many are good before the first that is not."""
     return good.size if good.all() else int(good.argmin())

@@ -21,11 +21,18 @@ from tmm_core.operations.page import (
     Tiles,
 )
 from tmm_core.operations.simulate import Simulation
-from tmm_core.operations.simulation.compare import differences, names_of, only
 from tmm_core.operations.simulation.promises import checks
 from tmm_core.operations.simulation.result import PolicyResult, Second
 from tmm_core.operations.simulation.scenario import POLICIES
-from tmm_core.operations.simulation.summary import FIGURES, Row, finding, value_text
+from tmm_core.operations.simulation.summary import (
+    FIGURES,
+    Row,
+    differences,
+    finding,
+    names_of,
+    only,
+    value_text,
+)
 from tmm_core.operations.terminal import duration, number
 
 __all__ = ["load_figure", "simulation_page", "wait_figure"]

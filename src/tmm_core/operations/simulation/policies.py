@@ -11,13 +11,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import repeat
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from tmm_core.mechanism import Decision, Mechanism
+from tmm_core.operations.simulation import NOTHING, Words, srvs_of, users_of
 from tmm_core.operations.simulation.scenario import Scenario
-from tmm_core.operations.simulation.words import Words, srvs_of, users_of
+from tmm_core.operations.traffic import Bools, Decisions, Floats, Raw, Srvs, Users
 from tmm_core.policy.config import Config
 
 __all__ = ["NS", "Attempts", "Load", "Policy", "Verdict", "make_policy"]
@@ -29,24 +30,21 @@ _ON_S, _OFF_S = 1.0, 0.1  # work waiting at the DSP at which the network refuses
 
 _THROTTLED = int(Decision.THROTTLED)
 
-_Bytes = np.ndarray[Any, np.dtype[np.uint8]]
-_Floats = np.ndarray[Any, np.dtype[np.float64]]
-_NOTHING: Words = np.empty(0, dtype=np.int64)
-_NOBODY: np.ndarray[Any, np.dtype[np.uint64]] = np.empty(0, dtype=np.uint64)
+_NOBODY: Raw = np.empty(0, dtype=np.uint64)
 
 
 class Attempts(NamedTuple):
     """Attempts made in one step: words, and their User slots and SRV numbers."""
 
     words: Words
-    users: np.ndarray[Any, np.dtype[np.uint32]]
-    srvs: np.ndarray[Any, np.dtype[np.uint16]]
+    users: Users
+    srvs: Srvs
 
     @classmethod
     def of(cls, words: Words) -> Attempts:
         return cls(words, users_of(words), srvs_of(words))
 
-    def taken(self, which: np.ndarray[Any, np.dtype[np.bool_]]) -> Attempts:
+    def taken(self, which: Bools) -> Attempts:
         """Return some of them."""
         return Attempts(self.words[which], self.users[which], self.srvs[which])
 
@@ -78,12 +76,12 @@ class Verdict:
         Which of several Mechanisms decided on each attempt; empty of one.
     """
 
-    decisions: _Bytes
-    refused: np.ndarray[Any, np.dtype[np.bool_]]
-    retry_after_s: _Floats | None = None
-    held: np.ndarray[Any, np.dtype[np.bool_]] | None = None
-    released: Words = field(default_factory=lambda: _NOTHING)
-    by: np.ndarray[Any, np.dtype[np.uint64]] = field(default_factory=lambda: _NOBODY)
+    decisions: Decisions
+    refused: Bools
+    retry_after_s: Floats | None = None
+    held: Bools | None = None
+    released: Words = field(default_factory=lambda: NOTHING)
+    by: Raw = field(default_factory=lambda: _NOBODY)
 
 
 class Policy(Protocol):
@@ -118,14 +116,14 @@ def make_policy(name: str, scenario: Scenario) -> Policy:
     return _Hosts(config, scenario.hosts, scenario.seed) if scenario.hosts > 1 else _Acting(config)
 
 
-def _admit(mechanism: Mechanism, attempts: Attempts, now: int) -> _Bytes:
+def _admit(mechanism: Mechanism, attempts: Attempts, now: int) -> Decisions:
     mechanism.tick(now)
     if not attempts.words.size:
         return np.empty(0, dtype=np.uint8)
     return mechanism.admit_many(attempts.users, attempts.srvs, now=now)
 
 
-def _slots(mechanism: Mechanism, users: np.ndarray[Any, np.dtype[np.uint32]], now: int) -> _Floats:
+def _slots(mechanism: Mechanism, users: Users, now: int) -> Floats:
     slots = map(mechanism.retry_after, users.tolist(), repeat(now))
     return np.fromiter(slots, dtype=np.float64, count=users.size)
 
@@ -194,7 +192,7 @@ class _Held(_Acting):
         return self._count
 
     def decide(self, attempts: Attempts, now: int, load: Load) -> Verdict:
-        released = self._release(now) if self._step % self._window_steps == 0 and self._held else _NOTHING
+        released = self._release(now) if self._step % self._window_steps == 0 and self._held else NOTHING
         self._step += 1
         mechanism = self.mechanisms[0]
         decisions = _admit(mechanism, attempts, now)

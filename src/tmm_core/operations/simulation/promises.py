@@ -15,6 +15,7 @@ import numpy as np
 
 from tmm_core.mechanism import Decision
 from tmm_core.operations.terminal import number, percent
+from tmm_core.operations.traffic import Floats, Srvs
 from tmm_core.policy.config import Config
 
 if TYPE_CHECKING:
@@ -31,8 +32,6 @@ _THROTTLED, _SPARE, _WITHIN = (
 )
 _NS = 1e9
 _SLACK_S = 1e-5  # floating point; far below any interval that matters
-
-_Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +74,10 @@ class Audit:
     """
 
     def __init__(
-        self, config: Config, users: int, costs: _Floats | None, priority: np.ndarray[Any, Any]
+        self, config: Config, users: int, costs: Floats | None, priority: np.ndarray[Any, Any]
     ) -> None:
         self._users, self._costs, self._priority = users, costs, priority
-        self._tat: _Floats = np.zeros(users)
+        self._tat: Floats = np.zeros(users)
         self._within = self._within_throttled = self._priority_throttled = 0
         self._load = self._excess = self._bound = self._at = 0.0
         self.apply(config)
@@ -87,7 +86,7 @@ class Audit:
         """Put new allocations in force."""
         rates = np.array([config.unknown_allocation, *config.allocations.values()])
         self._known = rates > 0
-        self._interval: _Floats = 1 / np.where(self._known, rates, 1.0)
+        self._interval: Floats = 1 / np.where(self._known, rates, 1.0)
         self._burst_s = config.burst_s
         self._threshold = config.operating_threshold
         longest = max(config.costs.values(), default=1)
@@ -95,7 +94,7 @@ class Audit:
         bound = self._threshold * config.activation_s + longest + 15 + bursts
         self._bound = max(self._bound, bound)
 
-    def steps(self, counts: np.ndarray[Any, Any], units: np.ndarray[Any, Any], at_s: _Floats) -> None:
+    def steps(self, counts: np.ndarray[Any, Any], units: np.ndarray[Any, Any], at_s: Floats) -> None:
         """Check the decisions of steps by User and `Decision`, but for what is on the priority list.
 
         Parameters
@@ -129,7 +128,7 @@ class Audit:
         counts: np.ndarray[Any, Any],
         units: np.ndarray[Any, Any],
         instants: Sequence[int],
-        throttled: np.ndarray[Any, np.dtype[np.uint16]],
+        throttled: Srvs,
         changed: Sequence[tuple[int, Config]] = (),
     ) -> None:
         """Check the decisions of some instants in nanoseconds; what came into force among them counts from then on.
@@ -152,7 +151,7 @@ class Audit:
         self.steps(counts[begin:], units[begin:], at_s[begin:])
         self.throttled(throttled)
 
-    def throttled(self, srvs: np.ndarray[Any, np.dtype[np.uint16]]) -> None:
+    def throttled(self, srvs: Srvs) -> None:
         """Check what was throttled against the priority list."""
         self._priority_throttled += int(np.count_nonzero(self._priority[srvs]))
 

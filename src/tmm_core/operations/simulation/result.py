@@ -1,21 +1,20 @@
-"""What became of the Service Requests of a scenario under one policy: by second, by User, and in all."""
+"""What became of the Service Requests of a scenario under one policy: by second, by User, in all; and how fairly."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from tmm_core.mechanism import Decision
 from tmm_core.operations.simulation.promises import Audited
 from tmm_core.operations.simulation.scenario import Scenario
-from tmm_core.operations.simulation.shares import Shares
+from tmm_core.operations.terminal import number, percent
+from tmm_core.operations.traffic import Floats, Ints
+from tmm_core.policy.config import Config
 
-__all__ = ["Activation", "PolicyResult", "Second", "Waits"]
-
-_Counts = np.ndarray[Any, np.dtype[np.int64]]
+__all__ = ["WINDOWS", "Activation", "PolicyResult", "Second", "Shares", "Waits", "jain", "max_min"]
 
 
 @dataclass(slots=True)
@@ -57,10 +56,10 @@ class Waits:
     """Steps from the first attempt to the answer, counted exactly."""
 
     def __init__(self) -> None:
-        self._counts: _Counts = np.zeros(1024, dtype=np.int64)
-        self._parts: list[_Counts] = []
+        self._counts: Ints = np.zeros(1024, dtype=np.int64)
+        self._parts: list[Ints] = []
 
-    def add(self, steps: _Counts) -> None:
+    def add(self, steps: Ints) -> None:
         self._parts.append(steps)
         if len(self._parts) >= 256:
             self._fold()
@@ -72,7 +71,7 @@ class Waits:
         self._parts.clear()
         self.add_counts(found)
 
-    def add_counts(self, found: _Counts) -> None:
+    def add_counts(self, found: Ints) -> None:
         """Add how many waited for so many steps; the place is the number of steps."""
         if found.size > self._counts.size:
             self._counts = np.concatenate([self._counts, np.zeros(found.size, dtype=np.int64)])
@@ -130,9 +129,9 @@ class PolicyResult:
     throttled_while_inactive: int = 0
     audit: Audited | None = None
     hosts: list[PolicyResult] = field(default_factory=list)
-    table: _Counts = field(init=False)
-    fresh: _Counts = field(init=False)
-    answered: _Counts = field(init=False)
+    table: Ints = field(init=False)
+    fresh: Ints = field(init=False)
+    answered: Ints = field(init=False)
     shares: Shares = field(init=False)
 
     def __post_init__(self) -> None:
@@ -141,7 +140,7 @@ class PolicyResult:
         self.fresh, self.answered = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
         self.shares = Shares(self.users, self.scenario.config)
 
-    def add(self, row: Second, windows: _Counts) -> None:
+    def add(self, row: Second, windows: Ints) -> None:
         """Add a second and its attempts by User, decision and answer, in equal parts of the second."""
         self.rows.append(row)
         table = windows.sum(axis=0)
@@ -151,7 +150,7 @@ class PolicyResult:
         if row.active_throughout or not self.activations:
             self.shares.add(windows)
 
-    def add_calm(self, rows: Sequence[Second], table: _Counts) -> None:
+    def add_calm(self, rows: Sequence[Second], table: Ints) -> None:
         """Add seconds in which nothing was refused, and all their attempts by User, decision and answer."""
         self.rows += rows
         self.table += table
@@ -259,3 +258,130 @@ class PolicyResult:
 
 def _is_unusual(row: Second) -> bool:
     return bool(row.refused or row.failed or row.active or row.down or row.holding or row.wait_s > 1)
+
+
+WINDOWS = 4
+"""Into which a second is divided where anything was refused.
+
+A share is a rate: what was spare in a moment that has passed cannot be given to somebody who asks later. A User whose
+demand of a second comes in its last tenth is refused some of it by every fair allocator that does not know the
+future; measured by the second that would look like unfairness. A quarter of a second is what a User may save up
+(the burst of its spare bucket, decision 0002), so within it the moment does not matter.
+"""
+
+_LEAST_SHARE = 50  # Service Requests of spare capacity below which a share is all rounding
+_LEAST_SPARE = 0.01  # of the operating threshold, below which there is no spare capacity to share
+_LEAST_S = 10
+
+
+def jain(values: Floats) -> float:
+    """Return Jain's index of fairness: 1 if all are alike, 1/n if one has everything.
+
+    Examples
+    --------
+    >>> jain(np.array([2.0, 2.0])), jain(np.array([1.0, 0.0]))
+    (1.0, 0.5)
+    """
+    return float(values.sum() ** 2 / (values.size * (values**2).sum())) if values.any() else 1.0
+
+
+def max_min(demands: Floats, weights: Floats, total: float) -> Floats:
+    """Return the weighted max-min fair shares of a total, none above its demand.
+
+    Examples
+    --------
+    >>> max_min(np.array([1.0, 9.0, 9.0]), np.array([1.0, 1.0, 2.0]), 10.0).tolist()
+    [1.0, 3.0, 6.0]
+    """
+    if demands.sum() <= total:
+        return demands.copy()
+    order = np.argsort(demands / weights, kind="stable")
+    left, weight, level = total, float(weights.sum()), 0.0
+    for place in order.tolist():
+        level = left / weight
+        if demands[place] / weights[place] > level:
+            break
+        left -= float(demands[place])
+        weight -= float(weights[place])
+    return np.minimum(demands, level * weights)
+
+
+class Shares:
+    """Compares what Users got with their exact weighted max-min shares, window by window. *Not thread-safe.*
+
+    Parameters
+    ----------
+    users : list of str
+        By slot; the first stands for the unknown ones.
+    config : Config
+    """
+
+    def __init__(self, users: list[str], config: Config) -> None:
+        self._users = users
+        self._got: Floats = np.zeros(len(users))
+        self._fair: Floats = np.zeros(len(users))
+        self._refused: Ints = np.zeros(len(users), dtype=np.int64)
+        self._short_s = self._shared_s = 0.0
+        self.apply(config)
+
+    def apply(self, config: Config) -> None:
+        """Share by new allocations from now on."""
+        weights = [config.spare_weight]
+        weights += [config.allocations[user] or config.spare_weight for user in self._users[1:]]
+        self._weights: Floats = np.array(weights)
+        self._threshold = config.operating_threshold
+
+    def add(self, windows: Ints) -> None:
+        """Add a second.
+
+        Parameters
+        ----------
+        windows : ndarray of int64, shape (windows, users, 4, 2)
+            Attempts by User, `Decision` and whether they were let through, in equal parts of the second.
+        """
+        part_s = 1 / len(windows)
+        above = windows[:, :, Decision.SPARE_CAPACITY] + windows[:, :, Decision.THROTTLED]
+        for refused, through in above.transpose(0, 2, 1):
+            if not refused.any():
+                continue
+            self._short_s += part_s
+            self._refused += refused
+            spare = float(through.sum())
+            if spare < _LEAST_SPARE * self._threshold * part_s:
+                continue
+            self._shared_s += part_s
+            limited = refused > 0
+            fair = max_min((refused + through).astype(np.float64), self._weights, spare)
+            self._got[limited] += through[limited]
+            self._fair[limited] += fair[limited]
+
+    @property
+    def fairness(self) -> float | None:
+        """Jain index of what limited Users got over what was fair; None where that is `not_measured`."""
+        if self.not_measured:
+            return None
+        known = self._fair >= _LEAST_SHARE
+        return jain(self._got[known] / self._fair[known])
+
+    @property
+    def got_of_fair(self) -> dict[str, float]:
+        """What each User got over what was fair, in the windows in which it was limited."""
+        known = np.flatnonzero(self._fair >= _LEAST_SHARE)
+        return {self._users[user]: float(self._got[user] / self._fair[user]) for user in known}
+
+    @property
+    def not_measured(self) -> str:
+        """Why there is no sharing to judge; empty where there is."""
+        refused = np.flatnonzero(self._refused)
+        if not refused.size:
+            return "nobody was refused spare capacity"
+        if refused.size == 1:
+            return f"{self._users[refused[0]]} alone was refused spare capacity"
+        if self._shared_s < _LEAST_S:
+            seconds = f"{number(round(self._shared_s))} s of {number(round(self._short_s))} s"
+            return (
+                f"more than {percent(_LEAST_SPARE, 1)} of the threshold was spare in {seconds} with refusals"
+            )
+        if np.count_nonzero(self._fair >= _LEAST_SHARE) < 2:
+            return f"fewer than two of the refused had {_LEAST_SHARE} Service Requests to share"
+        return ""

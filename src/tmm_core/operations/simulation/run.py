@@ -12,20 +12,18 @@ from typing import Any
 import numpy as np
 
 from tmm_core.mechanism import Decision, Mechanism
+from tmm_core.operations.simulation import Words, born_of, srvs_of, users_of
 from tmm_core.operations.simulation.arrivals import Fresh, InTime
-from tmm_core.operations.simulation.clients import Clients
-from tmm_core.operations.simulation.dsp_model import Dsp
+from tmm_core.operations.simulation.models import Clients, Dsp
 from tmm_core.operations.simulation.policies import NS, Attempts, Load, make_policy
 from tmm_core.operations.simulation.promises import Audit
-from tmm_core.operations.simulation.result import Activation, PolicyResult, Second
+from tmm_core.operations.simulation.result import WINDOWS, Activation, PolicyResult, Second
 from tmm_core.operations.simulation.scenario import ENGINES, Client, Fault, Scenario
-from tmm_core.operations.simulation.shares import WINDOWS
-from tmm_core.operations.simulation.words import Words, born_of, srvs_of, users_of
+from tmm_core.operations.traffic import Decisions, Floats, Ints, Srvs, Users
 from tmm_core.policy.config import Config
 
 __all__ = ["Host", "Run", "Watch"]
 
-_Counts = np.ndarray[Any, np.dtype[np.int64]]
 
 _MIX = 0x9E3779B97F4A7C1  # odd: the highest bits of the product depend on all bits of a word
 
@@ -149,11 +147,11 @@ class Run:
 
     def _tables(
         self,
-        users: np.ndarray[Any, np.dtype[np.uint32]],
-        srvs: np.ndarray[Any, np.dtype[np.uint16]],
-        decisions: np.ndarray[Any, np.dtype[np.uint8]],
-        edges: np.ndarray[Any, np.dtype[np.int64]],
-    ) -> tuple[_Counts, np.ndarray[Any, Any]]:
+        users: Users,
+        srvs: Srvs,
+        decisions: Decisions,
+        edges: Ints,
+    ) -> tuple[Ints, np.ndarray[Any, Any]]:
         """Return Service Requests and units by instant, User and `Decision`; an instant's are between two edges."""
         size = self._users * 4
         in_all = (edges.size - 1) * size
@@ -168,10 +166,10 @@ class Run:
 
     def _check(
         self,
-        counts: _Counts,
+        counts: Ints,
         units: np.ndarray[Any, Any],
         instants: list[int],
-        throttled: np.ndarray[Any, np.dtype[np.uint16]],
+        throttled: Srvs,
     ) -> None:
         """Check the decisions of a second; allocations that came into force in it count from then on."""
         assert self._audit is not None
@@ -210,7 +208,7 @@ class Run:
         self.result.answered += np.bincount(users_of(words), minlength=self._users)
         self.result.priority_answered += int(self._priority[srvs_of(words)].sum())
 
-    def _close(self, row: Second, windows: _Counts, fresh: _Counts) -> None:
+    def _close(self, row: Second, windows: Ints, fresh: Ints) -> None:
         """Add a second: its attempts by part, User, decision and answer, and the new Service Requests by User."""
         for _, config in self._changed:
             self.result.shares.apply(config)
@@ -313,7 +311,7 @@ class Host:
         mechanism: Mechanism,
         name: str,
         scenario: Scenario,
-        costs: np.ndarray[Any, np.dtype[np.float64]] | None,
+        costs: Floats | None,
         priority: np.ndarray[Any, Any],
     ) -> None:
         self._part = part
@@ -324,10 +322,10 @@ class Host:
 
     def second(
         self,
-        counts: _Counts,
+        counts: Ints,
         units: np.ndarray[Any, Any],
         instants: list[int],
-        throttled: np.ndarray[Any, np.dtype[np.uint16]],
+        throttled: Srvs,
         changed: list[tuple[int, Config]],
     ) -> None:
         """Judge a second: what it decided by instant, User and `Decision`, as for `Audit.second`."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tmm_core.errors import ConfigError, EventLogError, Mistake, TMMError
-from tmm_core.operations.simulation.replayed import logged_traffic
+from tmm_core.operations.simulation.arrivals import logged_traffic
 from tmm_core.operations.simulation.scenario import (
     CLIENT_KINDS,
     FAULT_KINDS,

@@ -9,17 +9,14 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from tmm_core.operations.simulation.scenario import Scenario, Traffic
+from tmm_core.operations.traffic import Floats, Ints, Raw
 
 __all__ = ["Drawn", "Stream", "Streams", "uniform"]
 
-Raw = np.ndarray[Any, np.dtype[np.uint64]]
-Ints = np.ndarray[Any, np.dtype[np.int64]]
-Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 _ROOM_S = 20  # seconds of the highest rate that are drawn ahead, and the most that are asked for at once
 _LEAST_ROOM = 256

@@ -11,11 +11,11 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 
 from tmm_core.mechanism import Decision, Mechanism
+from tmm_core.operations.traffic import Decisions, Ints, Srvs, Users
 from tmm_core.operations.traffic.outcome import Event, Outcome, Queue, Row, Series
 
 __all__ = ["NS", "STEP_NS", "Drive", "TrafficSecond"]
@@ -44,9 +44,9 @@ class TrafficSecond:
     """
 
     second: int
-    users: np.ndarray[Any, np.dtype[np.uint32]]
-    srvs: np.ndarray[Any, np.dtype[np.uint16]]
-    steps: np.ndarray[Any, np.dtype[np.int64]]
+    users: Users
+    srvs: Srvs
+    steps: Ints
 
 
 @dataclass(slots=True)
@@ -115,7 +115,7 @@ class Drive:
         self._open_units = [0, 0]
         self._decided_s = 0.0
 
-    def feed(self, traffic: TrafficSecond) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    def feed(self, traffic: TrafficSecond) -> Decisions:
         """Decide on Service Requests of one second; a second may come in several parts.
 
         Parameters
@@ -191,9 +191,9 @@ class Drive:
 
     def _tally(
         self,
-        users: np.ndarray[Any, np.dtype[np.uint32]],
-        srvs: np.ndarray[Any, np.dtype[np.uint16]],
-        out: np.ndarray[Any, np.dtype[np.uint8]],
+        users: Users,
+        srvs: Srvs,
+        out: Decisions,
     ) -> None:
         keys = users.astype(np.int64) * 4 + out
         self._open_counts += np.bincount(keys, minlength=self._counts.size).reshape(-1, 4)

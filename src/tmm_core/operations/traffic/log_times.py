@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 import numpy as np
 
+from tmm_core.operations.traffic import Decisions, Ints
 from tmm_core.policy.validation import shown
 
 __all__ = ["FaultError", "TimeFormat"]
@@ -167,7 +167,7 @@ class TimeFormat:
             raise FaultError(f"time {shown(text)} must be like 2026-12-01T18:30:00.250Z")
         return self.seconds[text[: self.cut]] + self.rests[text[self.cut :]]
 
-    def read_many(self, texts: Sequence[str]) -> np.ndarray[Any, np.dtype[np.int64]]:
+    def read_many(self, texts: Sequence[str]) -> Ints:
         """Return the times of many texts; raises `FaultError` at the first that is none."""
         self.detect(texts[0])
         cut, seconds, rests = self.cut, self.seconds, self.rests
@@ -175,11 +175,11 @@ class TimeFormat:
 
     def read_alike(
         self,
-        codes: np.ndarray[Any, np.dtype[np.uint8]],
-        starts: np.ndarray[Any, np.dtype[np.int64]],
-        ends: np.ndarray[Any, np.dtype[np.int64]],
+        codes: Decisions,
+        starts: Ints,
+        ends: Ints,
         first: str,
-    ) -> np.ndarray[Any, np.dtype[np.int64]] | None:
+    ) -> Ints | None:
         """Return the times from `starts` to `ends` in a text, if all are laid out like the first; None if not.
 
         Parameters
@@ -215,7 +215,7 @@ class TimeFormat:
         heads = [self.seconds[table[row, :cut].tobytes().decode("latin-1")] for row in begins.tolist()]
         seconds = np.repeat(np.array(heads, dtype=np.int64), np.diff(begins, append=len(table)))
         fractions = digits.astype(np.int64) @ powers
-        times: np.ndarray[Any, np.dtype[np.int64]] = seconds + fractions + (base - int(fractions[0]))
+        times: Ints = seconds + fractions + (base - int(fractions[0]))
         return times
 
 

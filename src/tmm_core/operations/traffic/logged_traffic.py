@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from tmm_core.errors import EventLogError
 from tmm_core.operations.event_log.files import LogFile, LogSet, files_of
+from tmm_core.operations.traffic import Floats, Ints
 from tmm_core.operations.traffic.drive import NS, STEP_NS, TrafficSecond
 
 __all__ = ["LoggedNotes", "LoggedTraffic", "is_event_log", "names_event_log"]
@@ -29,9 +29,6 @@ _STEPS = NS // STEP_NS
 _MOST_EXAMPLES = 10
 _GOLDEN = 0.6180339887498949  # multiples of it fall evenly between 0 and 1: no two cells keep step
 _OFFERED = "throttled + spare + within + priority"
-
-_Ints = np.ndarray[Any, np.dtype[np.int64]]
-_Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @dataclass(slots=True)
@@ -203,8 +200,8 @@ class LoggedTraffic:
 class _Cells:
     """Counts of one minute: a row for each User and SRV (``slot << 16 | number``), a column for each second."""
 
-    keys: _Ints
-    table: _Ints
+    keys: Ints
+    table: Ints
 
 
 _NO_CELLS = _Cells(np.empty(0, dtype=np.int64), np.empty((0, _MINUTE), dtype=np.int64))
@@ -285,7 +282,7 @@ class _File:
                 good.append((at, user, srv, count))
         return good
 
-    def _fill(self, table: _Ints, rest: _Ints, minute: int) -> None:
+    def _fill(self, table: Ints, rest: Ints, minute: int) -> None:
         """Spread what is known by the minute over the seconds without counts of their own."""
         seconds = np.arange(_MINUTE) + minute
         begins, ends = self._watched
@@ -298,11 +295,11 @@ class _File:
         table[:, places] += np.diff(sums, axis=1)
 
 
-def _phases(n: int) -> _Floats:
+def _phases(n: int) -> Floats:
     return np.arange(n, dtype=np.float64) * _GOLDEN % 1.0
 
 
-def _spread(second: int, keys: _Ints, counts: _Ints, phases: _Floats) -> TrafficSecond:
+def _spread(second: int, keys: Ints, counts: Ints, phases: Floats) -> TrafficSecond:
     """Spread the Service Requests of a second evenly over it, User by User and SRV by SRV."""
     cell = np.repeat(np.arange(keys.size), counts)
     number = np.arange(cell.size) - np.repeat(np.cumsum(counts) - counts, counts)

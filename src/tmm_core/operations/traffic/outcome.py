@@ -1,15 +1,36 @@
-"""What became of the traffic: by second, by User, by traffic management event, and in the DSP's queue."""
+"""What became of the traffic: by second, by User, by traffic management event, and in the DSP's queue.
+
+And the files of `tmm demo` and `tmm replay`: a row per second, a row per User, a chart. They are written beside
+their names first and moved into place when all is done: an interrupted run leaves no half file that could be taken
+for a whole one.
+"""
 
 from __future__ import annotations
 
+import csv
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import TextIO
 
-import numpy as np
+from tmm_core.errors import TMMError
+from tmm_core.mechanism import UNKNOWN, Decision
+from tmm_core.operations.traffic import Ints
+from tmm_core.policy.config import Config
 
-from tmm_core.mechanism import Decision
-
-__all__ = ["Event", "Outcome", "Queue", "Row", "Series"]
+__all__ = [
+    "OUTCOMES",
+    "Event",
+    "Outcome",
+    "OutcomeFiles",
+    "Queue",
+    "Row",
+    "Series",
+    "allocation_of",
+    "in_csv",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,10 +206,10 @@ class Outcome:
 
     seconds: int
     users: list[str]
-    counts: np.ndarray[Any, np.dtype[np.int64]]
+    counts: Ints
     unknown_srv: int
-    seconds_throttled: np.ndarray[Any, np.dtype[np.int64]]
-    highest_offered: np.ndarray[Any, np.dtype[np.int64]]
+    seconds_throttled: Ints
+    highest_offered: Ints
     offered: Queue
     admitted: Queue
     activations: int
@@ -206,7 +227,137 @@ class Outcome:
         """Service Requests with this outcome, all Users together."""
         return int(self.counts[:, decision].sum())
 
+    def of_user(self, user: str) -> list[int]:
+        """Service Requests of a User by `Decision`; none of one that is not among them."""
+        found: list[int] = self.counts[self.users.index(user)].tolist() if user in self.users else [0] * 4
+        return found
+
+    @property
+    def active_s(self) -> float:
+        """Seconds the Mechanism was active."""
+        return sum(
+            (self.seconds if each.ended_s is None else each.ended_s) - each.began_s for each in self.events
+        )
+
     @property
     def highest_while_active(self) -> int:
         """Units admitted in the highest second of any event that had begun by then; 0 without one."""
         return max((event.highest_admitted for event in self.events), default=0)
+
+
+OUTCOMES = tuple(reversed(Decision))
+"""In the order in which they are shown: ``counts[::-1]``."""
+_LOAD = ("offered", "admitted", *(decision.name.lower() for decision in OUTCOMES))
+SECONDS_HEADER = (
+    "time",
+    "second",
+    *_LOAD,
+    "offered_units",
+    "admitted_units",
+    "active",
+    "level",
+    "backlog_without_units",
+)
+USERS_HEADER = ("user", "category", "allocation", *_LOAD, "seconds_throttled", "highest_offered_second")
+
+
+def allocation_of(config: Config, user: str) -> float | None:
+    """Return the allocation of a User or of the unknown ones, units per second; None without one."""
+    return config.unknown_allocation if user == UNKNOWN else config.allocations.get(user)
+
+
+def in_csv(text: str) -> str:
+    """Return text as a CSV cell that no spreadsheet takes for a formula."""
+    return "'" + text if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
+class OutcomeFiles:
+    """Writes ``NAME.csv``, ``users.csv`` and ``NAME.svg`` into a folder; a context manager.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if it does not exist.
+    name : str
+    time_of : callable
+        Text of the column ``time`` for a second of the traffic.
+    keep : sequence of Path
+        Files that were read: refused as a place to write to.
+    users : str
+        Name of the file of Users.
+
+    Raises
+    ------
+    TMMError
+        A file that was read would be overwritten.
+    OSError
+        The folder cannot be made or written to.
+    """
+
+    def __init__(
+        self, folder: Path, name: str, time_of: Callable[[int], str], keep: tuple[Path, ...] = (), *,
+        users: str = "users.csv",
+    ) -> None:  # fmt: skip
+        self.seconds = folder / f"{name}.csv"
+        self.users = folder / users
+        self.chart = folder / f"{name}.svg"
+        self._time_of = time_of
+        self._done: list[Path] = []
+        self._stack = ExitStack()
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in self.paths:
+            if any(path.exists() and kept.exists() and path.samefile(kept) for kept in keep):
+                raise TMMError(f"{path} was read, and would be overwritten: choose another folder with --out")
+        self._file = self._open(self.seconds)
+        self._rows = csv.writer(self._file, lineterminator="\n")
+        self._rows.writerow(SECONDS_HEADER)
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files, in place after `finish`."""
+        return self.seconds, self.users, self.chart
+
+    def row(self, row: Row) -> None:
+        """Write one second."""
+        level = "" if row.level is None else f"{row.level:.4f}"
+        self._rows.writerow(
+            [self._time_of(row.second), row.second, row.offered, row.admitted, *row.counts[::-1], row.offered_units,
+             row.admitted_units, int(row.active), level, f"{row.backlog_without:.0f}"]
+        )  # fmt: skip
+
+    def finish(self, outcome: Outcome, config: Config, chart: str) -> None:
+        """Write the Users and the chart, and put all the files in place."""
+        with self._open(self.users) as file:
+            rows = csv.writer(file, lineterminator="\n")
+            rows.writerow(USERS_HEADER)
+            for slot, user in enumerate(outcome.users):
+                counts = outcome.counts[slot].tolist()
+                allocation = allocation_of(config, user) or 0.0
+                rows.writerow(
+                    [in_csv(user), config.categories.get(user, ""), f"{allocation:.15g}", sum(counts),
+                     sum(counts) - counts[Decision.THROTTLED], *counts[::-1], int(outcome.seconds_throttled[slot]),
+                     int(outcome.highest_offered[slot])]
+                )  # fmt: skip
+        with self._open(self.chart) as file:
+            file.write(chart)
+        self._file.close()
+        for path in self._done:
+            os.replace(_part(path), path)
+        self._done.clear()
+
+    def _open(self, path: Path) -> TextIO:
+        file = self._stack.enter_context(_part(path).open("w", encoding="utf-8", newline=""))
+        self._done.append(path)
+        return file
+
+    def __enter__(self) -> OutcomeFiles:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+        for path in self._done:
+            _part(path).unlink(missing_ok=True)
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(path.name + ".part")

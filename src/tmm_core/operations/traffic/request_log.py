@@ -22,6 +22,7 @@ from typing import Any, cast
 import numpy as np
 
 from tmm_core.errors import TMMError
+from tmm_core.operations.traffic import Ints, Srvs, Users
 from tmm_core.operations.traffic.log_times import FaultError, TimeFormat
 from tmm_core.policy.tables import begins_of
 from tmm_core.policy.validation import shown
@@ -130,10 +131,10 @@ class Block:
     lines : ndarray of int64, shape (n,)
     """
 
-    times: np.ndarray[Any, np.dtype[np.int64]]
-    users: np.ndarray[Any, np.dtype[np.uint32]]
-    srvs: np.ndarray[Any, np.dtype[np.uint16]]
-    lines: np.ndarray[Any, np.dtype[np.int64]]
+    times: Ints
+    users: Users
+    srvs: Srvs
+    lines: Ints
 
 
 class _LineFaultError(Exception):
@@ -330,7 +331,7 @@ class RequestLog:
             self.notes.blank += full.size - len(lines)
             yield from self._halved(lines, numbers[full])
 
-    def _halved(self, lines: list[bytes], numbers: np.ndarray[Any, np.dtype[np.int64]]) -> Iterator[Block]:
+    def _halved(self, lines: list[bytes], numbers: Ints) -> Iterator[Block]:
         """Parse lines that are not blank; halve what has a fault, until the faults stand alone."""
         if len(lines) > _SINGLY:
             try:
@@ -355,7 +356,7 @@ class RequestLog:
                 np.array(kept, dtype=np.int64),
             )
 
-    def _block(self, data: bytes, numbers: np.ndarray[Any, np.dtype[np.int64]]) -> Block:
+    def _block(self, data: bytes, numbers: Ints) -> Block:
         """Parse lines that have no fault; raises at the first that has, or that takes more care."""
         if b"\r" in data:
             data = data.replace(b"\r\n", b"\n").removesuffix(b"\r")

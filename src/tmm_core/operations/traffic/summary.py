@@ -1,21 +1,28 @@
-"""The summary of what became of the traffic: the same figures for people and for programs."""
+"""The summary of what became of the traffic: the same figures for people and for programs.
+
+Of one configuration, and of another beside it on the same traffic, with some of its values changed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from tmm_core.mechanism import Decision
+from tmm_core.errors import ConfigError, Mistake
+from tmm_core.mechanism import UNKNOWN, Decision
 from tmm_core.operations import terminal
+from tmm_core.operations.planning.allocations import read_before
 from tmm_core.operations.terminal import Paint, duration, number, paragraph, percent, plain
-from tmm_core.operations.traffic.outcome import Outcome, Queue
+from tmm_core.operations.traffic.outcome import OUTCOMES, Outcome, Queue, allocation_of
+from tmm_core.policy.allocation_files import AllocationTable
 from tmm_core.policy.config import Config
 
-__all__ = ["summary", "summary_lines"]
+__all__ = ["side_by_side", "side_by_side_lines", "summary", "summary_lines", "what_if"]
 
 _MOST_USERS = 12
 _MOST_EVENTS = 8
-_OUTCOMES = (Decision.PRIORITY, Decision.WITHIN_ALLOCATION, Decision.SPARE_CAPACITY, Decision.THROTTLED)
 
 
 def summary(outcome: Outcome, config: Config) -> dict[str, Any]:
@@ -25,7 +32,7 @@ def summary(outcome: Outcome, config: Config) -> dict[str, Any]:
         "seconds": outcome.seconds,
         "offered": outcome.requests,
         "admitted": outcome.requests - outcome.of(Decision.THROTTLED),
-        **{decision.name.lower(): outcome.of(decision) for decision in _OUTCOMES},
+        **{decision.name.lower(): outcome.of(decision) for decision in OUTCOMES},
         "unknown_users": int(outcome.counts[0].sum()),
         "unknown_srvs": outcome.unknown_srv,
         "configuration": {
@@ -54,9 +61,9 @@ def summary(outcome: Outcome, config: Config) -> dict[str, Any]:
             {
                 "user": user,
                 "category": config.categories.get(user, ""),
-                "allocation": _allocation(config, slot, user),
+                "allocation": allocation_of(config, user) or 0.0,
                 "offered": int(outcome.counts[slot].sum()),
-                **{decision.name.lower(): int(outcome.counts[slot, decision]) for decision in _OUTCOMES},
+                **{decision.name.lower(): int(outcome.counts[slot, decision]) for decision in OUTCOMES},
                 "seconds_throttled": int(outcome.seconds_throttled[slot]),
                 "highest_offered_second": int(outcome.highest_offered[slot]),
             }
@@ -96,12 +103,12 @@ def _users(outcome: Outcome, config: Config, paint: Paint, all_users: bool) -> I
     head = ["Service User", "allocation/s", "offered", "priority", "within", "spare", "throttled", ""]
 
     def row(name: str, allocation: float, counts: Any) -> list[str]:
-        outcomes = [number(int(counts[decision])) for decision in _OUTCOMES]
+        outcomes = [number(int(counts[decision])) for decision in OUTCOMES]
         share = percent(int(counts[Decision.THROTTLED]), int(counts.sum()))
         return [plain(name, 32), number(allocation), number(int(counts.sum())), *outcomes, share]
 
     def rates(slots: list[int]) -> float:
-        return sum(_allocation(config, slot, outcome.users[slot]) for slot in slots)
+        return sum(allocation_of(config, outcome.users[slot]) or 0.0 for slot in slots)
 
     rows = [row(outcome.users[slot], rates([slot]), outcome.counts[slot]) for slot in shown]
     rest = order[len(shown) :]
@@ -153,17 +160,9 @@ def _load(outcome: Outcome, config: Config, paint: Paint, clock: Callable[[float
     yield paint.bold(f"Load in {unit} per second: threshold {number(threshold)}, capacity {number(capacity)}")
     rows = []
     for label, queue in (("with the Mechanism", outcome.admitted), ("without it", outcome.offered)):
-        rows.append(
-            [
-                label,
-                number(queue.highest),
-                percent(queue.highest, capacity),
-                duration(queue.seconds_above_threshold),
-                duration(queue.seconds_above_capacity),
-                number(round(queue.highest_backlog)),
-                duration(queue.longest_wait_s),
-            ]
-        )
+        above = map(duration, (queue.seconds_above_threshold, queue.seconds_above_capacity))
+        worst = number(round(queue.highest_backlog)), duration(queue.longest_wait_s)
+        rows.append([label, number(queue.highest), percent(queue.highest, capacity), *above, *worst])
     head = [
         "",
         "highest second",
@@ -189,8 +188,7 @@ def _while_active(outcome: Outcome, threshold: float, clock: Callable[[float], s
     )
     if highest.highest > active:
         text += (
-            f" The highest of all, {number(highest.highest)} at {clock(highest.highest_second)}, came "
-            "before or as "
+            f" The highest of all, {number(highest.highest)} at {clock(highest.highest_second)}, came before or as "
             "it became active."
         )
     return text
@@ -200,26 +198,184 @@ def _without(queue: Queue, unit: str, clock: Callable[[float], str]) -> str:
     if not queue.highest_backlog:
         return "Without the Mechanism a DSP of this capacity would have kept up, second by second."
     return (
-        "Without the Mechanism a DSP of this capacity would have been "
-        f"{number(round(queue.highest_backlog))} {unit} "
-        f"behind at {clock(queue.highest_backlog_second)}: a wait of {duration(queue.longest_wait_s)} "
-        "for every "
-        "User's requests, urgent ones too. It would have had a backlog for "
-        f"{duration(queue.seconds_with_backlog)}."
+        f"Without the Mechanism a DSP of this capacity would have been {number(round(queue.highest_backlog))} {unit} "
+        f"behind at {clock(queue.highest_backlog_second)}: a wait of {duration(queue.longest_wait_s)} for every "
+        f"User's requests, urgent ones too. It would have had a backlog for {duration(queue.seconds_with_backlog)}."
     )
 
 
-def _allocation(config: Config, slot: int, user: str) -> float:
-    return config.unknown_allocation if slot == 0 else config.allocations.get(user, 0.0)
-
-
 def _queue(queue: Queue) -> dict[str, Any]:
+    same = (
+        "seconds_above_threshold", "seconds_above_capacity", "highest_backlog", "longest_wait_s",
+        "seconds_with_backlog",
+    )  # fmt: skip
     return {
         "highest_second": queue.highest,
         "highest_second_at_s": queue.highest_second,
-        "seconds_above_threshold": queue.seconds_above_threshold,
-        "seconds_above_capacity": queue.seconds_above_capacity,
-        "highest_backlog": queue.highest_backlog,
-        "longest_wait_s": queue.longest_wait_s,
-        "seconds_with_backlog": queue.seconds_with_backlog,
+        **{name: getattr(queue, name) for name in same},
     }
+
+
+_Side = tuple[Config, Outcome]
+
+
+def what_if(config: Config, *, threshold: float | None = None, allocations: Path | None = None) -> Config:
+    """Return a configuration with another operating threshold, other allocations, or both.
+
+    The release threshold keeps its share of the operating threshold. Users of the file have the identifiers it
+    gives, or, where it gives them none, those they have now.
+
+    Parameters
+    ----------
+    config : Config
+    threshold : float, optional
+        Units per second.
+    allocations : Path, optional
+        An allocations file.
+
+    Raises
+    ------
+    ConfigError
+        All mistakes of the file, or of what both together make, with file, line and column.
+    """
+    values: dict[str, Any] = {"candidate_allocations": None, "candidate_file": None}
+    if threshold is not None:
+        release = (config.release_threshold or 0.0) / config.operating_threshold
+        values |= {"operating_threshold": threshold, "release_threshold": threshold * release}
+    table = None if allocations is None else read_before(allocations)
+    if table is not None:
+        named = set(table.user_ids.values())
+        kept = {
+            user_id: user
+            for user_id, user in config.user_ids.items()
+            if user in table.allocations and user not in named
+        }
+        values |= {
+            "allocations": table.allocations,
+            "user_ids": {**kept, **table.user_ids},
+            "categories": table.categories,
+            "allocations_file": str(allocations),
+            "allocations_digest": None,
+            "effective_from": None,
+        }
+    try:
+        return replace(config, **values)
+    except ConfigError as error:
+        raise ConfigError([_placed(each, table, values, config) for each in error.mistakes]) from None
+
+
+def _placed(
+    mistake: Mistake, table: AllocationTable | None, values: dict[str, Any], config: Config
+) -> Mistake:
+    """Put to a mistake the place in the allocations file, or the option, that made it."""
+    if table is None or mistake.field == "operating_threshold":
+        return Mistake(f"--threshold: {mistake.message}", field=mistake.field)
+    threshold = values.get("operating_threshold", config.operating_threshold)
+    line, column = table.place_above(threshold - config.unknown_allocation)
+    return Mistake(mistake.message, file=table.file, line=line, column=column, field=mistake.field)
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    label: str
+    of: Callable[[Config, Outcome], float]
+    text: Callable[[float], str] = number
+
+
+_ROWS: Sequence[_Row] = (
+    _Row("operating threshold", lambda c, o: c.operating_threshold),
+    _Row("release threshold", lambda c, o: c.release_threshold or 0.0),
+    _Row("sum of allocations", lambda c, o: sum(c.allocations.values()) + c.unknown_allocation),
+    _Row("Users", lambda c, o: len(c.users)),
+    _Row("admitted", lambda c, o: o.requests - o.of(Decision.THROTTLED)),
+    _Row("priority", lambda c, o: o.of(Decision.PRIORITY)),
+    _Row("within allocation", lambda c, o: o.of(Decision.WITHIN_ALLOCATION)),
+    _Row("spare capacity", lambda c, o: o.of(Decision.SPARE_CAPACITY)),
+    _Row("throttled", lambda c, o: o.of(Decision.THROTTLED)),
+    _Row("Users throttled", lambda c, o: int((o.counts[:, Decision.THROTTLED] > 0).sum())),
+    _Row("activations", lambda c, o: o.activations),
+    _Row("active for", lambda c, o: o.active_s, duration),
+    _Row("highest second admitted", lambda c, o: o.admitted.highest),
+    _Row("the same while active", lambda c, o: o.highest_while_active),
+    _Row("seconds above threshold", lambda c, o: o.admitted.seconds_above_threshold),
+)
+
+
+def side_by_side(sides: Sequence[_Side]) -> dict[str, Any]:
+    """Return Users of either configuration with what was throttled under both, ready for JSON."""
+    return {
+        "users": [
+            {
+                "user": each.name,
+                "allocation": each.rates,
+                "offered": each.offered,
+                "throttled": each.throttled,
+            }
+            for each in _of_both(sides)
+        ]
+    }
+
+
+def side_by_side_lines(sides: Sequence[_Side], paint: Paint, *, all_users: bool = False) -> Iterator[str]:
+    """Yield the figures of both configurations, and the Users that it makes a difference to."""
+    yield paint.bold("As configured, and what if")
+    rows = []
+    for row in _ROWS:
+        old, new = (row.of(*side) for side in sides)
+        rows.append([row.label, row.text(old), row.text(new), _change(old, new, row.text)])
+    yield from terminal.table(["", "as configured", "what if", "difference"], rows, paint)
+    yield ""
+    found = _of_both(sides)
+    if not all_users:
+        found = [each for each in found if each.difference or each.rates[0] != each.rates[1]]
+        if not found:
+            yield "  No User's allocation differs, and none is throttled more or less."
+            return
+    found.sort(key=lambda each: (-each.difference, each.name))
+    shown = found if all_users else found[:_MOST_USERS]
+    rows = [
+        [
+            plain(each.name, 32), *("-" if rate is None else number(rate) for rate in each.rates),
+            number(max(each.offered)), *map(number, each.throttled), _change(each.throttled[0], each.throttled[1], number),
+        ]
+        for each in shown
+    ]  # fmt: skip
+    yield paint.bold("Users" if all_users else "Users that it makes a difference to")
+    head = ["Service User", "allocation/s", "what if", "offered", "throttled", "what if", "difference"]
+    if terminal.table_width(head, rows, 1) > terminal.columns():  # what is offered is the same on both sides
+        head, *rows = (_without_column(row, 3) for row in (head, *rows))
+    yield from terminal.table(head, rows, paint)
+    if len(found) > len(shown):
+        yield f"  and {number(len(found) - len(shown))} more: --all-users"
+
+
+@dataclass(frozen=True, slots=True)
+class _User:
+    """A User under both configurations."""
+
+    name: str
+    rates: list[float | None]
+    offered: list[int]
+    throttled: list[int]
+
+    @property
+    def difference(self) -> int:
+        return abs(self.throttled[1] - self.throttled[0])
+
+
+def _of_both(sides: Sequence[_Side]) -> list[_User]:
+    """Return the Users of either, the unknown ones only where there were any under both."""
+    found = []
+    for name in dict.fromkeys(user for _, outcome in sides for user in outcome.users):
+        counts = [outcome.of_user(name) for _, outcome in sides]
+        offered = [sum(each) for each in counts]
+        if name != UNKNOWN or all(offered):
+            rates = [allocation_of(config, name) for config, _ in sides]
+            found.append(_User(name, rates, offered, [each[Decision.THROTTLED] for each in counts]))
+    return found
+
+
+def _change(old: float, new: float, text: Callable[[float], str]) -> str:
+    if new == old:
+        return "="
+    return ("+" if new > old else "-") + text(abs(new - old))

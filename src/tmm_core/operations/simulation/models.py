@@ -1,25 +1,137 @@
-"""A model of the DSP: one queue, first in first out, with time-outs, strain and failure.
+"""What is modelled around the Mechanism: the clients, who send again, and the DSP.
 
-Nothing about the real DSP is published. The model has what makes overload dangerous: work that comes faster
-than it is done waits; who waits too long has gone by the time it is done, and sends it again; and a system
-under strain gets slower, and at last fails.
+The clients' side is who sends a refused or failed Service Request again, and when. The DSP is one queue, first in
+first out, with time-outs, strain and failure. Nothing about the real one is published. The model has what makes
+overload dangerous: work that comes faster than it is done waits; who waits too long has gone by the time it is done,
+and sends it again; and a system under strain gets slower, and at last fails.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
 
 import numpy as np
 
-from tmm_core.operations.simulation.scenario import DspTerms
-from tmm_core.operations.simulation.words import Words, srvs_of
+from tmm_core.operations.simulation import ATTEMPTS, NOTHING, Words, born_of, srvs_of, users_of
+from tmm_core.operations.simulation.scenario import Client, DspTerms
+from tmm_core.operations.simulation.streams import uniform
+from tmm_core.operations.traffic import Floats, Ints
 
-__all__ = ["Dsp", "Served", "ServedSecond"]
+__all__ = ["Clients", "Dsp", "Served", "ServedSecond"]
 
-_NOTHING: Words = np.empty(0, dtype=np.int64)
+
+class Clients:
+    """Keeps Service Requests until they are sent again: 16 bytes each, and none beyond its sender's patience.
+
+    *Not thread-safe.*
+
+    Parameters
+    ----------
+    clients : sequence of Client
+        By User slot.
+    step_s : float
+        Seconds of a step.
+    seed : int
+
+    Attributes
+    ----------
+    waiting : int
+        Service Requests that will be sent again.
+    """
+
+    def __init__(self, clients: Sequence[Client], step_s: float, seed: int) -> None:
+        def of(values: Sequence[float]) -> Floats:
+            return np.array(values, dtype=np.float64)
+
+        self._base = of([each.base_s for each in clients])
+        self._factor = of(
+            [each.factor if each.kind in ("exponential", "retry-after") else 1 for each in clients]
+        )
+        self._cap = of([max(each.cap_s, each.base_s) for each in clients])
+        self._jitter = of(
+            [each.jitter if each.kind in ("exponential", "retry-after") else 0 for each in clients]
+        )
+        self._honours = np.array([each.kind == "retry-after" for each in clients])
+        self._attempts = np.array([1 if each.kind == "no-retry" else each.attempts for each in clients])
+        self._patience = np.array([round(each.patience_s / step_s) for each in clients])
+        self._step_s, self._steps = step_s, round(1 / step_s)
+        self._random = np.random.PCG64([seed, 0x7265747279])
+        self._later: dict[int, list[tuple[Words, Words]]] = {}  # by second: words and their steps
+        self._now: dict[int, list[Words]] = {}  # by step, of this second
+        self._put_off: list[tuple[Words, Words]] = []  # since the second began, for later ones
+        self._second = -1
+        self.waiting = 0
+
+    def due(self, step: int) -> Words:
+        """Return what is sent again in a step; called for each in turn."""
+        second = step // self._steps
+        if second != self._second:
+            self._begin(second)
+        parts = self._now.pop(step, None)
+        if parts is None:
+            return NOTHING
+        words = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        self.waiting -= words.size
+        return words
+
+    def failed(self, words: Words, step: int, retry_after_s: Floats | None = None) -> Words:
+        """Take back Service Requests that were refused or failed; returns those their senders give up.
+
+        Parameters
+        ----------
+        words : ndarray of int64
+        step : int
+        retry_after_s : ndarray of float64, optional
+            Seconds, as the answers said.
+        """
+        if not words.size:
+            return NOTHING
+        users = users_of(words)
+        attempts = ((words >> ATTEMPTS) & 0xFF) + 1
+        delay = np.minimum(self._cap[users], self._base[users] * self._factor[users] ** (attempts - 1))
+        jitter = self._jitter[users]
+        if jitter.any():
+            delay *= 1 - jitter * uniform(self._random.random_raw(words.size))
+        if retry_after_s is not None:
+            delay = np.where(self._honours[users], retry_after_s, delay)
+        due = step + np.maximum(1, np.ceil(delay / self._step_s)).astype(np.int64)
+        stays = (attempts < self._attempts[users]) & (due - born_of(words) <= self._patience[users])
+        again, due = words[stays] + (1 << ATTEMPTS), due[stays]
+        self.waiting += again.size
+        this_second = due < (self._second + 1) * self._steps
+        if this_second.any():
+            self._split(self._now, again[this_second], due[this_second])
+            again, due = again[~this_second], due[~this_second]
+        if again.size:
+            self._put_off.append((again, due))
+        given_up: Words = words[~stays]
+        return given_up
+
+    def _begin(self, second: int) -> None:
+        self._second = second
+        if self._put_off:
+            words = np.concatenate([words for words, _ in self._put_off])
+            due = np.concatenate([due for _, due in self._put_off])
+            self._put_off.clear()
+            order = np.argsort(due, kind="stable")
+            words, due = words[order], due[order]
+            seconds = due // self._steps
+            edges = [0, *(np.flatnonzero(np.diff(seconds)) + 1).tolist(), seconds.size]
+            for begin, end in pairwise(edges):
+                self._later.setdefault(int(seconds[begin]), []).append((words[begin:end], due[begin:end]))
+        for words, due in self._later.pop(second, ()):
+            self._split(self._now, words, due)
+
+    @staticmethod
+    def _split(into: dict[int, list[Words]], words: Words, due: Words) -> None:
+        order = np.argsort(due, kind="stable")
+        words, due = words[order], due[order]
+        edges = [0, *(np.flatnonzero(np.diff(due)) + 1).tolist(), due.size]
+        for begin, end in pairwise(edges):
+            into.setdefault(int(due[begin]), []).append(words[begin:end])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,7 +150,7 @@ class ServedSecond:
 
     answered: int
     wait_s: float
-    waits: np.ndarray[Any, np.dtype[np.int64]]
+    waits: Ints
 
 
 @dataclass(slots=True, eq=False)
@@ -79,7 +191,7 @@ class Dsp:
         terms: DspTerms,
         capacity: float,
         step_s: float,
-        costs: np.ndarray[Any, np.dtype[np.float64]] | None = None,
+        costs: Floats | None = None,
     ) -> None:
         self._terms, self._capacity, self._step_s, self._costs = terms, capacity, step_s, costs
         self._queue: deque[_Chunk] = deque()
@@ -124,7 +236,7 @@ class Dsp:
         failed = [self._give_up(step)]
         if out or self.is_down(step):
             failed += [self._lose(), words]
-            return Served(_NOTHING, np.concatenate(failed))
+            return Served(NOTHING, np.concatenate(failed))
         if words.size:
             chunk = _Chunk(step, words)
             self._queue.append(chunk)
@@ -134,13 +246,11 @@ class Dsp:
                 self.failures += 1
                 self._down_until = step + round(self._terms.restart_s / self._step_s)
                 failed.append(self._lose())
-                return Served(_NOTHING, np.concatenate(failed))
+                return Served(NOTHING, np.concatenate(failed))
         answered = self._work(factor)
         return Served(answered, np.concatenate(failed))
 
-    def second(
-        self, first: int, sizes: np.ndarray[Any, np.dtype[np.int64]], accepted: Callable[[], Words]
-    ) -> ServedSecond | None:
+    def second(self, first: int, sizes: Ints, accepted: Callable[[], Words]) -> ServedSecond | None:
         """Accept and answer Service Requests of one unit each for one second, as `step` would.
 
         Parameters
@@ -181,7 +291,7 @@ class Dsp:
             credit = credit - done if waiting else 0.0
             if waiting > highest:
                 highest = waiting
-        left, words = int(waiting), _NOTHING
+        left, words = int(waiting), NOTHING
         if left:
             words = accepted()
             if left > words.size:
@@ -211,7 +321,7 @@ class Dsp:
     def queued(self) -> Words:
         """Return the words that wait, and whose senders still do."""
         found = [chunk.words[chunk.head :] for chunk in self._queue if not chunk.late]
-        return np.concatenate(found) if found else _NOTHING
+        return np.concatenate(found) if found else NOTHING
 
     def _units(self, words: Words) -> float:
         return float(words.size) if self._costs is None else float(self._costs[srvs_of(words)].sum())
@@ -220,7 +330,7 @@ class Dsp:
         """Return what has waited as long as its senders do."""
         chunk = self._by_step.pop(step - self._patience, None)
         if chunk is None or chunk.head == chunk.words.size:
-            return _NOTHING
+            return NOTHING
         chunk.late = True
         return chunk.words[chunk.head :]
 
@@ -248,11 +358,11 @@ class Dsp:
                 self.waiting -= cost
                 self._credit -= cost
             if chunk.head < chunk.words.size:
-                return np.concatenate(done) if done else _NOTHING
+                return np.concatenate(done) if done else NOTHING
             self._queue.popleft()
         self.waiting = 0.0
         self._credit = 0.0  # idle capacity cannot be saved up
-        return np.concatenate(done) if done else _NOTHING
+        return np.concatenate(done) if done else NOTHING
 
     def _affordable(self, chunk: _Chunk) -> tuple[int, float]:
         left = chunk.words.size - chunk.head
@@ -264,9 +374,7 @@ class Dsp:
         return taken, float(sums[taken - 1]) if taken else 0.0
 
 
-def _waits(
-    born: list[int], sizes: list[int], first: int, taken: list[int]
-) -> np.ndarray[Any, np.dtype[np.int64]]:
+def _waits(born: list[int], sizes: list[int], first: int, taken: list[int]) -> Ints:
     """Return how many of a queue, first in first out, are answered after so many steps.
 
     Where the running sums of what came and of what is taken are cut, all between two cuts came and went together; a cut
