@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tmm_core.operations.traffic.log_times import FaultError, TimeFormat
+from tmm_core.operations.traffic.request_times import FaultError, TimeFormat
 
 NS = 1_000_000_000
 # 2026-12-01 00:00:00 UTC: 20,788 days after 1970-01-01 (56 years of 365 days, 14 leap days, 334 days).

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tmm_core.errors import TMMError
-from tmm_core.operations.traffic import request_order
+from tmm_core.operations.traffic import request_times
 from tmm_core.operations.traffic.request_log import Block, LogNotes
-from tmm_core.operations.traffic.request_order import by_second
+from tmm_core.operations.traffic.request_times import by_second
 
 NS = 1_000_000_000
 MS = 1_000_000
@@ -102,7 +102,7 @@ def test_it_is_a_stable_sort_of_what_is_not_late_however_the_blocks_are_cut(
     kept.sort()
     start = kept[0][0] // NS
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(request_order, "_AT_ONCE", size)
+        patch.setattr(request_times, "_AT_ONCE", size)
         out, notes = play(times, window_s, size)
     assert [(second, line) for second, _, line in out] == [(time // NS - start, line) for time, line in kept]
     assert notes.out_of_order == behind
@@ -116,8 +116,8 @@ def test_it_is_a_stable_sort_of_what_is_not_late_however_the_blocks_are_cut(
 def test_too_many_lines_within_one_window_are_an_error_not_all_the_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(request_order, "MOST_WAITING", 500)
-    monkeypatch.setattr(request_order, "_AT_ONCE", 100)
+    monkeypatch.setattr(request_times, "MOST_WAITING", 500)
+    monkeypatch.setattr(request_times, "_AT_ONCE", 100)
     with pytest.raises(
         TMMError, match=r"more than 500 lines within 5 s, to line \d+: name a smaller --window"
     ):
@@ -125,7 +125,7 @@ def test_too_many_lines_within_one_window_are_an_error_not_all_the_memory(
 
 
 def test_what_waits_is_bounded_by_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(request_order, "_AT_ONCE", 10)
+    monkeypatch.setattr(request_times, "_AT_ONCE", 10)
     taken, most = 0, 0
 
     def counted() -> Iterator[Block]:

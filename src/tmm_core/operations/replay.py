@@ -23,7 +23,7 @@ from tmm_core.operations.traffic.drive import Drive, TrafficSecond
 from tmm_core.operations.traffic.logged_traffic import LoggedNotes
 from tmm_core.operations.traffic.outcome import Outcome, OutcomeFiles
 from tmm_core.operations.traffic.request_log import LogNotes, RequestLog
-from tmm_core.operations.traffic.request_order import by_second
+from tmm_core.operations.traffic.request_times import by_second
 from tmm_core.policy.config import Config
 
 __all__ = ["WINDOW_S", "Replay", "Requests", "Source", "Tried", "run_replay", "time_at"]

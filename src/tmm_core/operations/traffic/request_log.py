@@ -22,12 +22,12 @@ from typing import Any, cast
 import numpy as np
 
 from tmm_core.errors import TMMError
-from tmm_core.operations.traffic import Ints, Srvs, Users
-from tmm_core.operations.traffic.log_times import FaultError, TimeFormat
+from tmm_core.operations.traffic import Ints
+from tmm_core.operations.traffic.request_times import Block, FaultError, TimeFormat
 from tmm_core.policy.tables import begins_of
 from tmm_core.policy.validation import shown
 
-__all__ = ["BadLine", "Block", "LogNotes", "RequestLog"]
+__all__ = ["BadLine", "LogNotes", "RequestLog"]
 
 _BLOCK = 1 << 20  # bytes read at a time
 _LONGEST_LINE = 1 << 16  # bytes
@@ -116,25 +116,6 @@ class LogNotes:
         if len(self.first_late) < _MOST_EXAMPLES:
             fault = f"{behind_s:.3f} s behind an earlier line, more than the window of {window_s:g} s"
             self.first_late.append(BadLine(line, fault))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Block:
-    """Service Requests in the order of the file.
-
-    Attributes
-    ----------
-    times : ndarray of int64, shape (n,)
-        Nanoseconds since 1970.
-    users : ndarray of uint32, shape (n,)
-    srvs : ndarray of uint16, shape (n,)
-    lines : ndarray of int64, shape (n,)
-    """
-
-    times: Ints
-    users: Users
-    srvs: Srvs
-    lines: Ints
 
 
 class _LineFaultError(Exception):

@@ -336,7 +336,8 @@ def side_by_side_lines(sides: Sequence[_Side], paint: Paint, *, all_users: bool 
     rows = [
         [
             plain(each.name, 32), *("-" if rate is None else number(rate) for rate in each.rates),
-            number(max(each.offered)), *map(number, each.throttled), _change(each.throttled[0], each.throttled[1], number),
+            number(max(each.offered)), *map(number, each.throttled),
+            _change(each.throttled[0], each.throttled[1], number),
         ]
         for each in shown
     ]  # fmt: skip
