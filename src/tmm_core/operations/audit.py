@@ -38,7 +38,6 @@ def decide_again(record: ThrottleRecord, configuration: Mapping[str, Any]) -> De
 
     Parameters
     ----------
-    record : ThrottleRecord
     configuration : mapping
         Of the record's version, as in the event log (`config_record`).
 

@@ -97,17 +97,14 @@ def line_chart(
     ----------
     title, description : str
         Read out by screen readers.
-    lines : sequence of Line
     ticks : sequence of (float, str)
         Marks of the horizontal axis.
     until : float
         End of the horizontal axis.
     unit : str
         What the vertical axis counts.
-    levels : sequence of Level
     bands : sequence of (float, float)
         Shaded parts of the horizontal axis, begin and end.
-    band_name : str
     width : int
         `WIDE` or `NARROW`.
     """

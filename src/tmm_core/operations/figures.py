@@ -39,8 +39,6 @@ class Panel:
 
     Attributes
     ----------
-    heading : str
-    series : Series
     label : callable
         Text for a time in axis seconds.
     zero : float
@@ -75,8 +73,6 @@ def outcome_chart(
 
     Parameters
     ----------
-    outcome : Outcome
-    config : Config
     whole : Panel
         The first plot.
     subtitle : str
@@ -186,7 +182,6 @@ def bar_chart(
         Values of 0 or more, all on one scale.
     limits : int
         How many rows at the end are limits the others are part of: they are drawn as outlines.
-    subtitle, unit : str
     name : str
         Prefix of the identifiers inside: one of its own for each chart of a page.
 

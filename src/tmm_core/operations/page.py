@@ -55,11 +55,9 @@ class Column:
 
     Attributes
     ----------
-    heading : str
     kind : str
         ``text``; ``count`` (whole number); ``rate`` (units per second); ``share`` and ``change`` (fractions,
         shown in percent); ``duration`` (seconds); ``moment`` (aware datetime, UTC); ``day``.
-    name : str
     """
 
     heading: str
@@ -105,7 +103,6 @@ class Figure:
         The headline: what is seen, in a sentence.
     drawing : callable
         Draws the chart for a width, without name clashes between charts.
-    table : Table
     note : str
         How to read it.
     more : str
@@ -183,12 +180,10 @@ class Page:
 
     Attributes
     ----------
-    title : str
     lead : str
         One line under the title.
     facts : sequence of (str, str)
         What the page is about: name and value.
-    sections : sequence of Section
     foot : str
         Last line.
     """

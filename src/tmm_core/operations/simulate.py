@@ -58,7 +58,6 @@ class Simulation:
 
     Attributes
     ----------
-    scenario : Scenario
     results : tuple of PolicyResult
         In the order asked for.
     inside : list of str
@@ -87,7 +86,6 @@ def simulate(
 
     Parameters
     ----------
-    scenario : Scenario
     policies : sequence of str, optional
         Names in `POLICIES`; those of the scenario by default.
     progress : callable
@@ -232,7 +230,6 @@ def run_storm(*, seed: int = 1, progress: Callable[[float], None] = lambda secon
 
     Parameters
     ----------
-    seed : int
     progress : callable
         Told the number of simulated seconds done, of `Scenario.seconds`.
     """

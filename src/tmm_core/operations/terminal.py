@@ -201,7 +201,6 @@ def progress(label: str, total: float | None, *, quiet: bool = False) -> Iterato
 
     Parameters
     ----------
-    label : str
     total : float or None
         None where it is not known.
     quiet : bool

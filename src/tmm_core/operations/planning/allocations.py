@@ -264,10 +264,8 @@ def chart(allocations: Allocations, width: int, paint: Paint, *, blocks: bool = 
 
     Parameters
     ----------
-    allocations : Allocations
     width : int
         Columns of the terminal.
-    paint : Paint
     blocks : bool
         Whether the stream can show block characters; else ``#``.
     """

@@ -65,7 +65,6 @@ class Arrivals:
 
     Parameters
     ----------
-    scenario : Scenario
     slot_of, number_of : callable
         `Mechanism.user` and `Mechanism.srv`.
 
@@ -164,8 +163,6 @@ class Fresh:
 
     Parameters
     ----------
-    drawn : Drawn
-    senders : Senders
     steps : int
         Of a second.
     first : int

@@ -34,7 +34,6 @@ class Clients:
         By User slot.
     step_s : float
         Seconds of a step.
-    seed : int
 
     Attributes
     ----------
@@ -83,7 +82,6 @@ class Clients:
         Parameters
         ----------
         words : ndarray of int64
-        step : int
         retry_after_s : ndarray of float64, optional
             Seconds, as the answers said.
         """
@@ -168,7 +166,6 @@ class Dsp:
 
     Parameters
     ----------
-    terms : DspTerms
     capacity : float
         Units per second.
     step_s : float

@@ -64,7 +64,6 @@ class Audit:
 
     Parameters
     ----------
-    config : Config
     users : int
         Slots.
     costs : ndarray of float64, optional
@@ -136,7 +135,6 @@ class Audit:
         Parameters
         ----------
         counts, units : ndarray, shape (instants, users, 4)
-        instants : sequence of int
         throttled : ndarray of uint16
             SRV numbers of all that were throttled.
         changed : sequence of (int, Config)
@@ -170,7 +168,6 @@ class Check:
     ----------
     name : str
         P1 to P7.
-    promise, found : str
     holds : bool or None
         None where the scenario does not put it to the test.
     """

@@ -92,12 +92,8 @@ class PolicyResult:
 
     Attributes
     ----------
-    name : str
     users : list of str
         By slot; the first stands for the unknown ones.
-    scenario : Scenario
-    rows : list of Second
-    activations : list of Activation
     table : ndarray of int64, shape (users, 4, 2)
         Attempts by User, `Decision` of an engine, and whether the policy let it through at once.
     fresh, answered : ndarray of int64, shape (users,)
@@ -112,7 +108,6 @@ class PolicyResult:
         Of a policy that is the engine's own, against the whole threshold and allocations.
     hosts : list of PolicyResult
         Of several Mechanisms, each by its own terms; the first is that of all hosts together.
-    shares : Shares
     """
 
     name: str
@@ -313,7 +308,6 @@ class Shares:
     ----------
     users : list of str
         By slot; the first stands for the unknown ones.
-    config : Config
     """
 
     def __init__(self, users: list[str], config: Config) -> None:

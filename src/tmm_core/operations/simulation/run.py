@@ -35,7 +35,6 @@ class Run:
     ----------
     name : str
         Of the policy.
-    scenario : Scenario
     """
 
     def __init__(self, name: str, scenario: Scenario) -> None:
@@ -254,7 +253,6 @@ class Watch:
 
     Parameters
     ----------
-    mechanisms : sequence of Mechanism
     found : list of Activation
         Where they go.
     """
@@ -294,7 +292,6 @@ class Host:
     ----------
     part : callable
         Returns its part of a configuration.
-    mechanism : Mechanism
     name : str
         Of the policy.
     scenario : Scenario

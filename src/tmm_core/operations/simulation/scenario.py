@@ -79,14 +79,12 @@ class Client:
 
     Attributes
     ----------
-    name : str
     kind : str
         ``no-retry``; ``fixed``: after `base_s`; ``exponential``: after `base_s`, `factor` times longer each
         time, at most `cap_s`, less a random part of up to `jitter`; ``retry-after``: when the answer says, and as
         ``exponential`` where it does not; ``hostile``: after `base_s`, whatever the answer says.
     base_s, cap_s : float
         Seconds.
-    factor : float
     jitter : float
         0 to 1.
     attempts : int
@@ -111,12 +109,10 @@ class SimUser:
 
     Attributes
     ----------
-    name, category : str
     portfolio : float
         Smart meters and Devices; its traffic is split by it.
     allocation : float
         Units per second.
-    client : Client
     """
 
     name: str
@@ -186,7 +182,6 @@ class DspTerms:
     strain_s, slowdown : float
         With more than `strain_s` seconds of work waiting, the capacity is divided by 1 + `slowdown` for each second
         more.
-    restart_s : float
     """
 
     queue_s: float = 60.0
@@ -231,18 +226,12 @@ class Scenario:
         `source`: the part of the Modification Report, or the published fact, that motivates it.
     seconds : int
         Simulated.
-    seed : int
     step_ms : int
         Service Requests of one step are decided at one instant; divides one second.
     begins_h, speed : float
         Hour of the day at the start, and seconds of the day in a simulated second, for ``diurnal`` traffic.
-    config : Config
-    users : tuple of SimUser
-    traffic : tuple of Traffic
     mixes : mapping
         Weights of SRVs by name.
-    dsp : DspTerms
-    faults, changes : tuple
     overloads : int
         How often the demand rises above the operating threshold.
     policies : tuple of str

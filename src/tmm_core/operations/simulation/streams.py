@@ -87,7 +87,6 @@ class Streams:
 
     Parameters
     ----------
-    scenario : Scenario
     streams : sequence of Stream
         Those of one `Traffic` next to each other.
 

@@ -39,10 +39,8 @@ class LoggedNotes:
     ----------
     start : int or None
         The first second with a Service Request, seconds since 1970; None before there is one.
-    hosts : int
     rows, bad : int
         Rows of counts; those that cannot be used, left out.
-    first_bad : list of str
     by_second, by_minute : int
         Service Requests of which the log knows the second, and only the minute.
     lost : int

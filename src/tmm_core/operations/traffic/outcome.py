@@ -43,7 +43,6 @@ class Row:
         Since the start of the traffic.
     counts : tuple of int
         By `Decision`.
-    offered_units, admitted_units : int
     active : bool
         At the end of the second, or at any of its ticks since the last row.
     level : float or None
@@ -192,14 +191,12 @@ class Outcome:
         Seconds with a throttled request; Service Requests offered in the User's highest second.
     offered, admitted : Queue
         A DSP that gets everything, and one behind the Mechanism.
-    activations : int
     events : list of Event
         The first 10,000 of them.
     series : Series
         The whole of it.
     closest : Series or None
         The activation with the most throttled requests, with the seconds around it.
-    closest_began_s : float
     decided_s : float
         Seconds of this machine's time spent deciding: not reproducible, never in a file.
     """
@@ -278,7 +275,6 @@ class OutcomeFiles:
     ----------
     folder : Path
         Made if it does not exist.
-    name : str
     time_of : callable
         Text of the column ``time`` for a second of the traffic.
     keep : sequence of Path

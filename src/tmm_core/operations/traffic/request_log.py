@@ -75,7 +75,6 @@ class LogNotes:
         Read so far, header and blank lines included.
     bad, blank : int
         Lines that could not be read; lines without anything.
-    first_bad : list of BadLine
     time_format : str
         As detected; empty before the first line with a time.
     unknown_users, unknown_srvs : list of str
@@ -86,7 +85,6 @@ class LogNotes:
         The most that one of them was behind, seconds.
     late : int
         Lines further behind than the window: not decided on.
-    first_late : list of BadLine
     whole_seconds : int
         Seconds whose Service Requests all bore the whole second, and were spread over it evenly.
     """

@@ -79,9 +79,6 @@ def summary_lines(
 
     Parameters
     ----------
-    outcome : Outcome
-    config : Config
-    paint : Paint
     clock : callable
         Text for a time in seconds since the start of the traffic.
     all_users : bool
@@ -227,7 +224,6 @@ def what_if(config: Config, *, threshold: float | None = None, allocations: Path
 
     Parameters
     ----------
-    config : Config
     threshold : float, optional
         Units per second.
     allocations : Path, optional
