@@ -304,14 +304,14 @@ def test_the_checks_can_fail(small: Scenario) -> None:
     counts[0, 1, Decision.THROTTLED] = 2
     audit.steps(counts, counts, np.array([0.0]))
     audit.throttled(np.array([3, 7], dtype=np.uint16))
-    found = audit.result()
+    found = audit.found
     assert (found.within_throttled, found.priority_throttled) == (2, 1)
     counts[:] = 0
     counts[0, 2, Decision.SPARE_CAPACITY] = 1500
     audit.steps(counts, counts, np.array([0.01]))
-    assert audit.result().excess == 1500 > audit.result().bound
+    assert audit.found.excess == 1500 > audit.found.bound
     broken = result(run(replace(small, seconds=12), "fair"), "fair")
-    broken.audit, broken.activations = audit.result(), broken.activations * 3
+    broken.audit, broken.activations = audit.found, broken.activations * 3
     broken.throttled_while_inactive = 1
     broken.shares = shares_of(10, {"A": (150, 900), "B": (150, 900), "C": (100, 200)})
     for row in broken.rows:

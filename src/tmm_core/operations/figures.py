@@ -111,8 +111,7 @@ def outcome_chart(
 def finding(outcome: Outcome, config: Config) -> str:
     """Say in one sentence what was found."""
     if not outcome.activations:
-        return f"Never active, nothing throttled: {number(outcome.offered.highest)} offered in the "
-        "highest second"
+        return f"Never active, nothing throttled: {number(outcome.offered.highest)} offered in the highest second"
     return (
         f"Of up to {number(outcome.offered.highest)} offered per second, at most "
         f"{number(outcome.highest_while_active)} were admitted while the Mechanism was active"

@@ -23,7 +23,7 @@ from tmm_core.operations.simulation import Words, srvs_of, users_of
 from tmm_core.operations.simulation.arrivals import Fresh
 from tmm_core.operations.simulation.policies import NS
 from tmm_core.operations.simulation.result import WINDOWS, Second
-from tmm_core.operations.simulation.run import Run
+from tmm_core.operations.simulation.run import Run, windowed
 from tmm_core.operations.simulation.scenario import ENGINES, Scenario
 from tmm_core.operations.traffic import Bools, Decisions, Ints, Srvs, Users
 
@@ -157,7 +157,7 @@ class OpenRun(Run):
             throttled = (
                 asked.srvs[np.flatnonzero(decisions == Decision.THROTTLED)] if refused else asked.srvs[:0]
             )
-            self._check(decided.counts, decided.units, decided.instants, throttled)
+            self._audit.second(decided.counts, decided.units, decided.instants, throttled, self._changed)
         table = self._by_answer(in_all)
         row.fresh = row.offered = float(decided.units.sum())
         row.refused = row.lost = refused
@@ -165,7 +165,9 @@ class OpenRun(Run):
         through = np.flatnonzero(decisions != Decision.THROTTLED) if refused else None
         if not self._serve_quietly(decided, through, table[:, :, 1]):
             self._serve_each_step(decided, through)
-        windows = self._windows(decided.counts, decided.cuts) if refused else table[np.newaxis]
+        windows = table[np.newaxis]
+        if refused:
+            windows = windowed(decided.counts, np.array(decided.cuts) * WINDOWS // self._steps)
         self._close(row, windows, in_all.sum(axis=1))
 
     def _run_calm(self, fresh: Fresh, begin: int, end: int) -> None:
@@ -196,7 +198,7 @@ class OpenRun(Run):
                 )  # fmt: skip
             return
         if self._audit is not None:
-            self._check(counts, counts, instants, asked.srvs[:0])
+            self._audit.second(counts, counts, instants, asked.srvs[:0], self._changed)
         for row, size in zip(rows, (edges[:, -1] - edges[:, 0]).tolist(), strict=True):
             row.attempts = row.answered = size
             row.fresh = row.offered = row.through = row.admitted = float(size)
@@ -220,15 +222,6 @@ class OpenRun(Run):
         if self._policy.acts:
             table[:, Decision.THROTTLED] = table[:, Decision.THROTTLED, ::-1]
         return table
-
-    def _windows(self, counts: Ints, cuts: list[int]) -> Ints:
-        """Return the attempts of a second with refusals, in equal parts of it, by User, `Decision` and answer."""
-        number = np.array(cuts) * WINDOWS // self._steps
-        windows = np.zeros((WINDOWS, self._users, 4, 2), dtype=np.int64)
-        for part in range(WINDOWS):
-            windows[part, :, :, 1] = counts[number == part].sum(axis=0)
-        windows[:, :, Decision.THROTTLED] = windows[:, :, Decision.THROTTLED, ::-1]
-        return windows
 
     # --- decisions
 

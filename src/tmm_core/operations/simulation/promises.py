@@ -34,7 +34,7 @@ _NS = 1e9
 _SLACK_S = 1e-5  # floating point; far below any interval that matters
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Audited:
     """What was found.
 
@@ -52,11 +52,11 @@ class Audited:
         The most that docs/guarantees.md allows.
     """
 
-    within: int
-    within_throttled: int
-    priority_throttled: int
-    excess: float
-    bound: float
+    within: int = 0
+    within_throttled: int = 0
+    priority_throttled: int = 0
+    excess: float = 0.0
+    bound: float = 0.0
 
 
 class Audit:
@@ -70,6 +70,11 @@ class Audit:
         Units by SRV number; None: one unit each.
     priority : ndarray of bool
         By SRV number.
+
+    Attributes
+    ----------
+    found : Audited
+        So far.
     """
 
     def __init__(
@@ -77,8 +82,8 @@ class Audit:
     ) -> None:
         self._users, self._costs, self._priority = users, costs, priority
         self._tat: Floats = np.zeros(users)
-        self._within = self._within_throttled = self._priority_throttled = 0
-        self._load = self._excess = self._bound = self._at = 0.0
+        self.found = Audited()
+        self._load = self._at = 0.0
         self.apply(config)
 
     def apply(self, config: Config) -> None:
@@ -91,7 +96,7 @@ class Audit:
         longest = max(config.costs.values(), default=1)
         bursts = float((rates[rates > 0] * config.burst_s + longest).sum())
         bound = self._threshold * config.activation_s + longest + 15 + bursts
-        self._bound = max(self._bound, bound)
+        self.found.bound = max(self.found.bound, bound)
 
     def steps(self, counts: np.ndarray[Any, Any], units: np.ndarray[Any, Any], at_s: Floats) -> None:
         """Check the decisions of steps by User and `Decision`, but for what is on the priority list.
@@ -107,20 +112,20 @@ class Audit:
         before = np.cumsum(charged, axis=0) - charged  # since the first of these steps
         # A bucket at rest holds nothing: its word may be behind.
         at = at_s[:, np.newaxis]
-        found = np.maximum(np.maximum.accumulate(at - before, axis=0), self._tat) + before + charged
-        self._tat = found[-1]
-        self._within += int(counts[:, :, _WITHIN].sum())
+        filled = np.maximum(np.maximum.accumulate(at - before, axis=0), self._tat) + before + charged
+        self._tat = filled[-1]
+        self.found.within += int(counts[:, :, _WITHIN].sum())
         throttled = counts[:, :, _THROTTLED]
         if throttled.any():
             # At one instant a bucket only fills: where it still has room now, it had room at the refusal.
-            room = self._known & (found - at <= self._burst_s - _SLACK_S)
-            self._within_throttled += int(throttled[room].sum())
+            room = self._known & (filled - at <= self._burst_s - _SLACK_S)
+            self.found.within_throttled += int(throttled[room].sum())
         admitted = (within + units[:, :, _SPARE]).sum(axis=1)
         drained = self._threshold * (at_s - self._at)
         loads = admitted.cumsum() - drained
         loads += np.maximum(np.maximum.accumulate(admitted - loads), self._load)
         self._load, self._at = float(loads[-1]), float(at_s[-1])
-        self._excess = max(self._excess, float(loads.max()))
+        self.found.excess = max(self.found.excess, float(loads.max()))
 
     def second(
         self,
@@ -151,13 +156,7 @@ class Audit:
 
     def throttled(self, srvs: Srvs) -> None:
         """Check what was throttled against the priority list."""
-        self._priority_throttled += int(np.count_nonzero(self._priority[srvs]))
-
-    def result(self) -> Audited:
-        """Return what was found so far."""
-        return Audited(
-            self._within, self._within_throttled, self._priority_throttled, self._excess, self._bound
-        )
+        self.found.priority_throttled += int(np.count_nonzero(self._priority[srvs]))
 
 
 @dataclass(frozen=True, slots=True)

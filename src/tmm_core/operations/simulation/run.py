@@ -22,7 +22,7 @@ from tmm_core.operations.simulation.scenario import ENGINES, Client, Fault, Scen
 from tmm_core.operations.traffic import Decisions, Floats, Ints, Srvs, Users
 from tmm_core.policy.config import Config
 
-__all__ = ["Host", "Run", "Watch"]
+__all__ = ["Host", "Run", "Watch", "windowed"]
 
 
 _MIX = 0x9E3779B97F4A7C1  # odd: the highest bits of the product depend on all bits of a word
@@ -119,14 +119,14 @@ class Run:
             counts, units = self._tables(users, srvs, decisions, edges)
             begin = second * self._steps
             instants = [at * self._step_ns for at in range(begin, begin + self._steps)]
-            self._check(counts, units, instants, srvs[decisions == Decision.THROTTLED])
+            throttled = decisions == Decision.THROTTLED
+            self._audit.second(counts, units, instants, srvs[throttled], self._changed)
             steps = np.repeat(np.arange(self._steps), sizes)
             for place, host in enumerate(self._hosts):
                 mine = np.concatenate(by) == place
                 edges = np.searchsorted(steps[mine], np.arange(self._steps + 1))
                 counts, units = self._tables(users[mine], srvs[mine], decisions[mine], edges)
-                throttled = srvs[mine & (decisions == Decision.THROTTLED)]
-                host.second(counts, units, instants, throttled, self._changed)
+                host.second(counts, units, instants, srvs[mine & throttled], self._changed)
         window = np.arange(self._steps) * WINDOWS // self._steps * (self._users * 8)
         keys = np.repeat(window, sizes) + (users << 3) + (decisions << 1) + np.concatenate(let)
         windows = np.bincount(keys, minlength=WINDOWS * self._users * 8)
@@ -162,17 +162,6 @@ class Run:
             return counts, counts
         units = np.bincount(keys, self._costs[srvs], in_all)
         return counts, units.reshape(-1, self._users, 4)
-
-    def _check(
-        self,
-        counts: Ints,
-        units: np.ndarray[Any, Any],
-        instants: list[int],
-        throttled: Srvs,
-    ) -> None:
-        """Check the decisions of a second; allocations that came into force in it count from then on."""
-        assert self._audit is not None
-        self._audit.second(counts, units, instants, throttled, self._changed)
 
     def _faults(self, at: int) -> list[Fault]:
         """Return the faults of a step."""
@@ -234,7 +223,7 @@ class Run:
         result.open = self._clients.waiting + self._dsp.unanswered() + self._policy.holding
         result.failures, result.wasted = self._dsp.failures, self._dsp.wasted
         if self._audit is not None:
-            result.audit = self._audit.result()
+            result.audit = self._audit.found
         for host in self._hosts:
             host.finish()
         counts = sum(each.snapshot().counts.sum(axis=1) for each in self._policy.mechanisms)
@@ -331,15 +320,27 @@ class Host:
         row = Second(offered=float(units.sum()), attempts=int(counts.sum()), refused=throttled.size)
         row.through = row.offered - float(units[:, :, Decision.THROTTLED].sum())
         self._watch.look(instants[0] // NS * NS + NS - 1, row)
-        number = np.arange(len(counts)) * WINDOWS // len(counts)
-        windows = np.zeros((WINDOWS, *counts.shape[1:], 2), dtype=np.int64)
-        for place in range(WINDOWS):
-            windows[place, :, :, 1] = counts[number == place].sum(axis=0)
-        windows[:, :, Decision.THROTTLED] = windows[:, :, Decision.THROTTLED, ::-1]
+        windows = windowed(counts, np.arange(len(counts)) * WINDOWS // len(counts))
         for _, config in mine:
             self.result.shares.apply(config)
         self.result.add(row, windows)
 
     def finish(self) -> None:
         """Close the tallies."""
-        self.result.audit = self._audit.result()
+        self.result.audit = self._audit.found
+
+
+def windowed(counts: Ints, windows: Ints) -> Ints:
+    """Return attempts by window, User, `Decision` and whether they were let through, of those by instant.
+
+    Parameters
+    ----------
+    counts : ndarray of int64, shape (instants, users, 4)
+    windows : ndarray of int64, shape (instants,)
+        Which of `WINDOWS` each instant is in.
+    """
+    found = np.zeros((WINDOWS, *counts.shape[1:], 2), dtype=np.int64)
+    for window in range(WINDOWS):
+        found[window, :, :, 1] = counts[windows == window].sum(axis=0)
+    found[:, :, Decision.THROTTLED] = found[:, :, Decision.THROTTLED, ::-1]
+    return found
