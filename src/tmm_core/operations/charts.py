@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 
 from tmm_core.policy.validation import escaped, uncovered
 
@@ -26,6 +27,7 @@ __all__ = [
     "line_chart",
     "round_step",
     "row_chart",
+    "runs",
     "visible",
 ]
 
@@ -35,8 +37,9 @@ WIDE, NARROW = 720, 340
 # Okabe and Ito, darkened where a line or a bar on white needs 3:1 (WCAG 1.4.11).
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#C44F00", "#00785A", "#A8568A"
 YELLOW, INK, GREY, GRID = "#F0E442", "#1A1A1A", "#595959", "#DDDDDD"
+HALO = 'stroke="#FFFFFF" stroke-width="4" paint-order="stroke"'
 _FONT = 14
-_PLOT = 210
+PLOT = 210
 _LETTER = 7.6  # mean width of a letter at _FONT
 
 
@@ -110,29 +113,21 @@ def line_chart(
     """
     legend = [_line_key(line) for line in lines]
     if bands:
-        legend.append(_band_key(band_name))
-    frame = _Frame(width, unit, legend, _highest(levels, *[[y for _, y in line.points] for line in lines]))
+        legend.append(band_key(band_name))
+    highest = _highest(levels, *[[y for _, y in line.points] for line in lines])
+    frame = Frame(width, highest, unit=unit, legend=legend)
 
     def x_of(x: float) -> float:
         return frame.left + x / until * frame.plot_width
 
-    parts = []
-    for began, ended in bands:
-        left = x_of(began)
-        wide = max(2.0, x_of(ended) - left)  # a minute of a month must still be seen
-        parts.append(
-            f'<rect x="{_n(left)}" y="{_n(frame.top)}" width="{_n(wide)}" height="{_PLOT}" fill="{YELLOW}"/>'
-        )
-    parts += frame.grid()
-    parts += frame.ticks([(x_of(x), label) for x, label in ticks])
-    for line in lines:
-        points = " ".join(f"{_n(x_of(x))},{_n(frame.y_of(y))}" for x, y in line.points)
-        dash = f' stroke-dasharray="{line.dash}"' if line.dash else ""
-        parts.append(
-            f'<polyline points="{points}" fill="none" stroke="{line.colour}" stroke-width="{_n(line.weight)}"'
-            f'{dash} stroke-linejoin="round"/>'
-        )
-    return frame.document(title, description, [*parts, *frame.levels(levels)])
+    parts = [
+        *frame.bands([(x_of(began), x_of(ended)) for began, ended in bands]),
+        *frame.grid(),
+        *frame.ticks([(x_of(x), label) for x, label in ticks]),
+        *[frame.line(line, x_of) for line in lines],
+        *frame.levels(levels),
+    ]
+    return frame.document(title, description, parts)
 
 
 def bar_chart(
@@ -149,7 +144,7 @@ def bar_chart(
     """Draw stacked upright bars, one for each label; only each `label_every`-th label is written."""
     legend = [_bar_key(layer) for layer in layers] if len(layers) > 1 else []
     sums = [sum(values) for values in zip(*[layer.values for layer in layers], strict=True)]
-    frame = _Frame(width, unit, legend, _highest(levels, sums))
+    frame = Frame(width, _highest(levels, sums), unit=unit, legend=legend)
     step = frame.plot_width / max(1, len(labels))
     bar = max(1.0, min(44.0, step * 0.72))
     parts = frame.grid()
@@ -162,7 +157,7 @@ def bar_chart(
                 # Something is never drawn as nothing.
                 top = min(top, bottom - 1.0)
                 parts.append(
-                    f'<rect x="{_n(x)}" y="{_n(top)}" width="{_n(bar)}" height="{_n(bottom - top)}" '
+                    f'<rect x="{px(x)}" y="{px(top)}" width="{px(bar)}" height="{px(bottom - top)}" '
                     f'fill="{layer.colour}"/>'
                 )
             base += value
@@ -195,31 +190,42 @@ def row_chart(
     layers : sequence of (str, str)
         Name and colour.
     """
+    legend = [_bar_key(Bars(name, (), colour)) for name, colour in layers] if len(layers) > 1 else []
+    keys, top = legend_of(legend, width, 4)
+    parts, bottom = lying_bars(rows, [colour for _, colour in layers], width, top)
+    return document(title, description, width, bottom + 4, [*keys, *parts])
+
+
+def lying_bars(
+    rows: Sequence[tuple[str, Sequence[float], str]], colours: Sequence[str], width: int, top: float
+) -> tuple[list[str], float]:
+    """Return the rows of a `row_chart` from `top` on, and where they end."""
     beside = width >= WIDE
     left = 250 if beside else 2
     pitch = 28 if beside else 46
     end = 14 + max([_LETTER * len(text) for _, _, text in rows], default=0.0)
-    legend = [_bar_key(Bars(name, (), colour)) for name, colour in layers] if len(layers) > 1 else []
-    keys, top = _legend(legend, width, 4)
     highest = max([sum(values) for _, values, _ in rows], default=0) or 1
     scale = (width - left - end) / highest
-    parts = keys
+    parts = []
     for name, values, text in rows:
         y = top + (0 if beside else 18)
         shown = _shortened(name, 32 if beside else 42)
         parts.append(
-            f'<text x="{left - 8}" y="{_n(top + 15)}" text-anchor="end">{_safe(shown)}</text>'
+            f'<text x="{left - 8}" y="{px(top + 15)}" text-anchor="end">{safe(shown)}</text>'
             if beside
-            else f'<text x="{left}" y="{_n(top + 12)}">{_safe(shown)}</text>'
+            else f'<text x="{left}" y="{px(top + 12)}">{safe(shown)}</text>'
         )
         x = float(left)
-        for value, (_, colour) in zip(values, layers, strict=True):
-            long = value * scale if value <= 0 else max(1.0, value * scale)
-            parts.append(f'<rect x="{_n(x)}" y="{_n(y)}" width="{_n(long)}" height="20" fill="{colour}"/>')
-            x += long
-        parts.append(f'<text x="{_n(x + 6)}" y="{_n(y + 15)}">{_safe(text)}</text>')
+        for value, colour in zip(values, colours, strict=True):
+            if value > 0:
+                long = max(1.0, value * scale)
+                parts.append(
+                    f'<rect x="{px(x)}" y="{px(y)}" width="{px(long)}" height="20" fill="{colour}"/>'
+                )
+                x += long
+        parts.append(f'<text x="{px(x + 6)}" y="{px(y + 15)}">{safe(text)}</text>')
         top += pitch
-    return _document(title, description, width, top + 4, parts)
+    return parts, top
 
 
 def day_chart(
@@ -243,25 +249,33 @@ def day_chart(
     every = 2 if width >= WIDE else 6
     for place, label in enumerate(labels):
         x = left + (place + 0.5) * step
-        edge = _n(left + place * step)
+        edge = px(left + place * step)
         parts.append(f'<line x1="{edge}" y1="{top}" x2="{edge}" y2="{top + height}" stroke="#EEEEEE"/>')
         if place % every == 0:
             parts.append(
-                f'<text x="{_n(x)}" y="{top + height + 20}" text-anchor="middle">{_safe(label)}</text>'
+                f'<text x="{px(x)}" y="{top + height + 20}" text-anchor="middle">{safe(label)}</text>'
             )
     for span in spans:
         tall = max(3.0, (span.to_hour - span.from_hour) * 9)
         parts.append(
-            f'<rect x="{_n(left + span.day * step + 1)}" y="{_n(top + span.from_hour * 9)}" '
-            f'width="{_n(max(3.0, step - 2))}" height="{_n(tall)}" fill="{VERMILION}"/>'
+            f'<rect x="{px(left + span.day * step + 1)}" y="{px(top + span.from_hour * 9)}" '
+            f'width="{px(max(3.0, step - 2))}" height="{px(tall)}" fill="{VERMILION}"/>'
         )
-    return _document(title, description, width, top + height + 30, parts)
+    return document(title, description, width, top + height + 30, parts)
 
 
-class _Frame:
+class Frame:
     """The plot with its vertical axis from 0, its legend above and its marks below."""
 
-    def __init__(self, width: int, unit: str, legend: Sequence[tuple[str, str]], highest: float) -> None:
+    def __init__(
+        self,
+        width: int,
+        highest: float,
+        *,
+        unit: str = "",
+        legend: Sequence[tuple[str, str]] = (),
+        top: float = 0,
+    ) -> None:
         self.width = width
         self.step = round_step(highest / 4)
         # A little air, so that the topmost label is inside.
@@ -270,29 +284,46 @@ class _Frame:
         self.left = 14 + _LETTER * max(len(self.text(mark)) for mark in self.marks)
         self.plot_width = width - self.left - 8
         self.unit = unit
-        self.keys, self.top = _legend(legend, width, 26)
+        self.keys, below = legend_of(legend, width, 26)
+        self.top = top or below
 
     def y_of(self, value: float) -> float:
-        return self.top + _PLOT - value / self.highest * _PLOT
+        return self.top + PLOT - value / self.highest * PLOT
 
     def text(self, value: float) -> str:
         if self.step >= 1:
             return f"{value:,.0f}"
         return f"{value:.3g}"
 
+    def bands(self, periods: Sequence[tuple[float, float]]) -> list[str]:
+        """Shade parts of the plot, from one place to another."""
+        return [
+            f'<rect x="{px(left)}" y="{px(self.top)}" width="{px(max(2.0, right - left))}" height="{PLOT}" '
+            f'fill="{YELLOW}"/>'  # a minute of a month must still be seen
+            for left, right in periods
+        ]
+
+    def line(self, line: Line, x_of: Callable[[float], float]) -> str:
+        points = " ".join(f"{px(x_of(x))},{px(self.y_of(y))}" for x, y in line.points)
+        dash = f' stroke-dasharray="{line.dash}"' if line.dash else ""
+        return (
+            f'<polyline points="{points}" fill="none" stroke="{line.colour}" stroke-width="{px(line.weight)}"'
+            f'{dash} stroke-linejoin="round"/>'
+        )
+
     def grid(self) -> list[str]:
         parts = []
         for mark in self.marks:
             y = self.y_of(mark)
             parts.append(
-                f'<line x1="{_n(self.left)}" y1="{_n(y)}" x2="{self.width - 8}" y2="{_n(y)}" '
+                f'<line x1="{px(self.left)}" y1="{px(y)}" x2="{self.width - 8}" y2="{px(y)}" '
                 f'stroke="{INK if mark == 0 else GRID}"/>'
-                f'<text x="{_n(self.left - 6)}" y="{_n(y + 5)}" text-anchor="end">{self.text(mark)}</text>'
+                f'<text x="{px(self.left - 6)}" y="{px(y + 5)}" text-anchor="end">{self.text(mark)}</text>'
             )
         return parts
 
     def ticks(self, marks: Sequence[tuple[float, str]]) -> list[str]:
-        bottom = self.top + _PLOT
+        bottom = self.top + PLOT
         parts, free = [], 0.0
         for x, label in marks:
             half = _LETTER * len(label) / 2
@@ -301,20 +332,21 @@ class _Frame:
                 continue
             free = x_text + half + 6
             parts.append(
-                f'<line x1="{_n(x)}" y1="{_n(bottom)}" x2="{_n(x)}" y2="{_n(bottom + 5)}" stroke="{INK}"/>'
-                f'<text x="{_n(x_text)}" y="{_n(bottom + 20)}" text-anchor="middle">{_safe(label)}</text>'
+                f'<line x1="{px(x)}" y1="{px(bottom)}" x2="{px(x)}" y2="{px(bottom + 5)}" stroke="{INK}"/>'
+                f'<text x="{px(x_text)}" y="{px(bottom + 20)}" text-anchor="middle">{safe(label)}</text>'
             )
         return parts
 
-    def levels(self, levels: Sequence[Level]) -> list[str]:
+    def levels(self, levels: Sequence[Level], anchor: str = "end", x: float | None = None) -> list[str]:
         """Draw lines of levels, their labels in the same order: none on another, on the axis or above the plot."""
+        x = self.width - 12 if x is None else x
         drawn = sorted(levels, key=lambda each: -each.value)
         places: list[float] = []
         for level in drawn:
             y = self.y_of(level.value)
             if all(abs(y - 6 - other) > 15 for other in places) and y - 18 > self.top - 4:
                 places.append(y - 6)
-            elif y + 15 < self.top + _PLOT - 4:
+            elif y + 15 < self.top + PLOT - 4:
                 places.append(y + 15)
             else:
                 # No room beneath: those above move up.
@@ -323,29 +355,29 @@ class _Frame:
         for level, place in zip(drawn, places, strict=True):
             y = self.y_of(level.value)
             parts.append(
-                f'<line x1="{_n(self.left)}" y1="{_n(y)}" x2="{self.width - 8}" y2="{_n(y)}" stroke="{INK}" '
+                f'<line x1="{px(self.left)}" y1="{px(y)}" x2="{self.width - 8}" y2="{px(y)}" stroke="{INK}" '
                 f'stroke-width="1.5" stroke-dasharray="{level.dash}"/>'
-                f'<text x="{self.width - 12}" y="{_n(place)}" text-anchor="end" stroke="#FFFFFF" '
-                f'stroke-width="4" paint-order="stroke">{_safe(level.name)} {self.text(level.value)}</text>'
+                f'<text x="{px(x)}" y="{px(place)}" text-anchor="{anchor}" {HALO}>'
+                f"{safe(level.name)} {self.text(level.value)}</text>"
             )
         return parts
 
     def document(self, title: str, description: str, parts: Sequence[str]) -> str:
-        unit = f'<text x="2" y="{_n(self.top - 10)}" fill="{GREY}">{_safe(self.unit)}</text>'
-        return _document(title, description, self.width, self.top + _PLOT + 28, [*self.keys, unit, *parts])
+        unit = f'<text x="2" y="{px(self.top - 10)}" fill="{GREY}">{safe(self.unit)}</text>'
+        return document(title, description, self.width, self.top + PLOT + 28, [*self.keys, unit, *parts])
 
 
-def _document(title: str, description: str, width: int, height: float, parts: Sequence[str]) -> str:
-    label = _safe(f"{title} {description}")
+def document(title: str, description: str, width: int, height: float, parts: Sequence[str]) -> str:
+    label = safe(f"{title} {description}")
     head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {_n(height)}" role="img" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {px(height)}" role="img" '
         f'aria-label="{label}" font-family="system-ui, -apple-system, Segoe UI, Roboto, sans-serif" '
         f'font-size="{_FONT}" fill="{INK}">'
     )
     return "\n".join([head, *parts, "</svg>"])
 
 
-def _legend(keys: Sequence[tuple[str, str]], width: int, after: float) -> tuple[list[str], float]:
+def legend_of(keys: Sequence[tuple[str, str]], width: int, after: float) -> tuple[list[str], float]:
     """Return the keys in rows, and where the plot may begin."""
     parts, x, y = [], 2.0, 16.0
     for name, sample in keys:
@@ -353,7 +385,7 @@ def _legend(keys: Sequence[tuple[str, str]], width: int, after: float) -> tuple[
         if x > 2 and x + need > width:
             x, y = 2.0, y + 22
         parts.append(
-            f'<g transform="translate({_n(x)} {_n(y)})">{sample}<text x="32" y="0">{_safe(name)}</text></g>'
+            f'<g transform="translate({px(x)} {px(y)})">{sample}<text x="32" y="0">{safe(name)}</text></g>'
         )
         x += need
     return parts, (y + 10 if keys else 4) + after
@@ -363,7 +395,7 @@ def _line_key(line: Line) -> tuple[str, str]:
     dash = f' stroke-dasharray="{line.dash}"' if line.dash else ""
     return line.name, (
         f'<line x1="0" y1="-5" x2="26" y2="-5" stroke="{line.colour}" '
-        f'stroke-width="{_n(line.weight)}"{dash}/>'
+        f'stroke-width="{px(line.weight)}"{dash}/>'
     )
 
 
@@ -371,7 +403,7 @@ def _bar_key(layer: Bars) -> tuple[str, str]:
     return layer.name, f'<rect x="0" y="-12" width="26" height="14" fill="{layer.colour}"/>'
 
 
-def _band_key(name: str) -> tuple[str, str]:
+def band_key(name: str) -> tuple[str, str]:
     return (
         name,
         f'<rect x="0" y="-12" width="26" height="14" fill="{YELLOW}" stroke="{GREY}" stroke-width="0.5"/>',
@@ -393,7 +425,7 @@ def visible(text: str) -> str:
     return uncovered(text, escaped)
 
 
-def _safe(text: str) -> str:
+def safe(text: str) -> str:
     return escape(visible(text))
 
 
@@ -407,11 +439,25 @@ def round_step(least: float) -> float:
     return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= least * (1 - 1e-9))
 
 
+def runs(marks: Sequence[bool]) -> list[tuple[int, int]]:
+    """Return where those that are true begin and end, run by run.
+
+    Examples
+    --------
+    >>> runs([True, False, True, True])
+    [(0, 1), (2, 4)]
+    """
+    edges = [
+        place for place, (one, next_one) in enumerate(pairwise([False, *marks, False])) if one != next_one
+    ]
+    return list(zip(edges[::2], edges[1::2], strict=True))
+
+
 def _shortened(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def _n(number: float) -> str:
+def px(number: float) -> str:
     """Return a coordinate with at most one decimal."""
     text = f"{number:.1f}".removesuffix(".0")
     return "0" if text == "-0" else text

@@ -1,8 +1,6 @@
-"""Charts as SVG text: small, readable at 375 px, no script, no network, the same bytes for the same figures.
+"""Charts as SVG files: small, readable at 375 px, drawn as those of the pages are (`charts`).
 
-The title says the finding, the lines are named where they are, and offered and admitted load are told apart
-by dash and weight as well as by colour. Every chart carries a title and a description for who does not see
-it; the CSV beside it holds its figures. Nothing but the standard library is needed.
+The title says the finding, and the lines are named where they are. The CSV beside a chart holds its figures.
 """
 
 from __future__ import annotations
@@ -10,25 +8,34 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
 
 from tmm_core.mechanism import Decision
-from tmm_core.operations.charts import round_step
+from tmm_core.operations.charts import (
+    BLUE,
+    GREY,
+    HALO,
+    PLOT,
+    VERMILION,
+    Frame,
+    Level,
+    Line,
+    band_key,
+    document,
+    legend_of,
+    lying_bars,
+    px,
+    runs,
+    safe,
+)
 from tmm_core.operations.terminal import number
 from tmm_core.operations.traffic.outcome import Outcome, Series
 from tmm_core.policy.config import Config
-from tmm_core.policy.validation import uncovered
 
 __all__ = ["Panel", "bar_chart", "clock_label", "elapsed_label", "finding", "load_chart", "outcome_chart"]
 
 _WIDTH = 540
-_LEFT, _RIGHT = 68, 16
-_PLOT_HEIGHT = 200
 _HEADING, _AXIS = 36, 40
 _TITLE_CHARS, _TEXT_CHARS = 50, 62  # that fit into the width
-# Okabe and Ito: told apart by who does not tell red from green, and in grey.
-_OFFERED, _ADMITTED, _ACTIVE, _LINE, _INK = "#D55E00", "#0072B2", "#F0E442", "#444444", "#1A1A1A"
-_HALO = 'stroke="#FFFFFF" stroke-width="4" stroke-linejoin="round" paint-order="stroke"'
 _STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400)
 _MOST_TICKS = 5
 
@@ -127,7 +134,6 @@ def load_chart(
     system_capacity: float,
     subtitle: str = "",
     unit: str = "Service Requests per second",
-    name: str = "load",
 ) -> str:
     """Draw offered against admitted load, with operating threshold, system capacity and active periods.
 
@@ -143,22 +149,20 @@ def load_chart(
         What was measured, and when.
     unit : str
         What the vertical axis counts.
-    name : str
-        Prefix of the identifiers inside: one of its own for each chart of a page.
 
     Returns
     -------
     str
         A whole SVG document.
     """
-    head, y = _head(title, subtitle)
-    head += _key(y + 26, unit)
-    top = y + 62
-    height = top + len(panels) * (_HEADING + _PLOT_HEIGHT + _AXIS) + 6
+    parts, top = _head(title, subtitle, unit)
+    key, after = legend_of([band_key("Mechanism active")], _WIDTH, 8)
+    parts += [f'<g transform="translate(14 {top})">', *key, "</g>"]
+    top += int(after)
     for panel in panels:
-        head += _panel(panel, top + _HEADING, operating_threshold, system_capacity)
-        top += _HEADING + _PLOT_HEIGHT + _AXIS
-    return _document(title, description, head, height, name)
+        parts += _panel(panel, top + _HEADING, operating_threshold, system_capacity)
+        top += _HEADING + PLOT + _AXIS
+    return _standalone(title, description, parts, top + 6)
 
 
 def bar_chart(
@@ -169,236 +173,118 @@ def bar_chart(
     limits: int = 0,
     subtitle: str = "",
     unit: str = "",
-    name: str = "bars",
 ) -> str:
-    """Draw a bar for each row, its name and its figure above it.
+    """Draw a bar for each row, its name above it and its figure at its end.
 
     Parameters
     ----------
-    title, description : str
+    title, description, subtitle, unit : str
         As for `load_chart`.
     rows : sequence of (name, value, text)
         Values of 0 or more, all on one scale.
     limits : int
-        How many rows at the end are limits the others are part of: they are drawn as outlines.
-    name : str
-        Prefix of the identifiers inside: one of its own for each chart of a page.
+        How many rows at the end are limits the others are part of: they are drawn in grey.
 
     Returns
     -------
     str
         A whole SVG document.
     """
-    head, y = _head(title, subtitle)
-    y += 26
-    head.append(f'<text x="16" y="{y}" font-size="14">{_safe(unit)}</text>')
-    highest = max((value for _, value, _ in rows), default=0) or 1
-    for place, (label, value, text) in enumerate(rows):
-        y += 27
-        width = _short(max(value / highest * (_WIDTH - 32), 1 if value else 0))
-        is_limit = place >= len(rows) - limits
-        style = f'fill="none" stroke="{_LINE}" stroke-width="1.4"' if is_limit else f'fill="{_ADMITTED}"'
-        head += [
-            f'<text x="16" y="{y}" font-weight="600">{_safe(label)}</text>',
-            f'<text x="{_WIDTH - _RIGHT}" y="{y}" text-anchor="end">{_safe(text)}</text>',
-            f'<rect x="16" y="{y + 6}" width="{width}" height="14" {style}/>',
-        ]
-        y += 20
-    return _document(title, description, head, y + 18, name)
+    parts, top = _head(title, subtitle, unit)
+    first_limit = len(rows) - limits
+    bars = [
+        (name, [0, value] if place >= first_limit else [value, 0], text)
+        for place, (name, value, text) in enumerate(rows)
+    ]
+    lying, bottom = lying_bars(bars, [BLUE, GREY], _WIDTH - 28, 0)
+    parts += [f'<g transform="translate(14 {top + 10})">', *lying, "</g>"]
+    return _standalone(title, description, parts, top + bottom + 14)
 
 
-def _head(title: str, subtitle: str) -> tuple[list[str], int]:
+def _head(title: str, subtitle: str, unit: str) -> tuple[list[str], int]:
     """Write what is read first; returns it and how far down it comes."""
     head, y = [], 8
     for text, size, weight, chars in ((title, 18, 700, _TITLE_CHARS), (subtitle, 14, 400, _TEXT_CHARS)):
-        for line in textwrap.wrap(_clean(text), chars):
+        for line in textwrap.wrap(text, chars):
             y += size + 5
-            head.append(
-                f'<text x="16" y="{y}" font-size="{size}" font-weight="{weight}">{escape(line)}</text>'
-            )
-    return head, y
+            head.append(f'<text x="16" y="{y}" font-size="{size}" font-weight="{weight}">{safe(line)}</text>')
+    return [*head, f'<text x="16" y="{y + 26}">{safe(unit)}</text>'], y + 30
 
 
-def _document(title: str, description: str, parts: Sequence[str], height: int, name: str) -> str:
-    font = "system-ui, -apple-system, Segoe UI, Roboto, sans-serif"
-    svg = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img" '
-        f'aria-labelledby="{name}-title {name}-description" font-family="{font}" font-size="15" '
-        f'fill="{_INK}">'
-    )
-    start = [
-        svg,
-        f'<title id="{name}-title">{_safe(title)}</title>',
-        f'<desc id="{name}-description">{_safe(description)}</desc>',
-        f'<rect width="{_WIDTH}" height="{height}" fill="#FFFFFF"/>',
-    ]
-    return "\n".join([*start, *parts, "</svg>", ""])
-
-
-def _clean(text: str) -> str:
-    """Return text without what XML forbids or what changes how a line reads."""
-    return uncovered(text, lambda _: "\ufffd")
-
-
-def _safe(text: str) -> str:
-    return escape(_clean(text))
-
-
-def _key(y: int, unit: str) -> list[str]:
-    """Name the unit and the shading; the lines are named in the plot."""
-    x, below = 16, y + 22
-    shade = f'fill="{_ACTIVE}" fill-opacity="0.4" stroke="{_LINE}" stroke-width="0.5"'
-    return [
-        f'<text x="16" y="{y}" font-size="14">{_safe(unit)}</text>',
-        f'<rect x="{x}" y="{below - 12}" width="24" height="15" {shade}/>',
-        f'<text x="{x + 31}" y="{below}" font-size="14">Mechanism active</text>',
-    ]
+def _standalone(title: str, description: str, parts: Sequence[str], height: float) -> str:
+    """Return a chart that is a file of its own: on white, with a title for who points at it."""
+    own = [f"<title>{safe(title)}</title>", f'<rect width="{_WIDTH}" height="{px(height)}" fill="#FFFFFF"/>']
+    return document(title, description, _WIDTH, height, [*own, *parts]) + "\n"
 
 
 def _panel(panel: Panel, top: int, threshold: float, capacity: float) -> list[str]:
     series = panel.series
-    bottom, plot_width = top + _PLOT_HEIGHT, _WIDTH - _LEFT - _RIGHT
     end = series.first + max(1, len(series.offered)) * series.width
-    highest = max([capacity, threshold, *series.offered]) * 1.13  # room for a label above the highest
-    step_y = round_step(highest / 4)
+    # Room for a label above the highest.
+    frame = Frame(_WIDTH, max([capacity, threshold, *series.offered]) * 1.09, top=top)
 
-    def x_of(second: float) -> str:
-        return _short(_LEFT + (second - series.first) / (end - series.first) * plot_width)
+    def x_of(second: float) -> float:
+        return frame.left + (second - series.first) / (end - series.first) * frame.plot_width
 
-    def y_of(load: float) -> str:
-        return _short(bottom - load / highest * _PLOT_HEIGHT)
+    def moment(place: float) -> float:
+        return series.first + place * series.width
 
-    parts = [f'<text x="16" y="{top - 13}" font-weight="600">{_safe(panel.heading)}</text>']
-    for began, ended in _periods(series):
-        left, right = x_of(began), x_of(ended)
-        width = _short(max(1.5, float(right) - float(left)))  # a second of a month must still be seen
-        parts.append(
-            f'<rect x="{left}" y="{top}" width="{width}" height="{_PLOT_HEIGHT}" fill="{_ACTIVE}" '
-            'fill-opacity="0.4"/>'
-        )
-    mark = 0.0
-    while mark <= highest:
-        parts.append(
-            f'<line x1="{_LEFT}" y1="{y_of(mark)}" x2="{_WIDTH - _RIGHT}" y2="{y_of(mark)}" '
-            'stroke="#DDDDDD"/>'
-            f'<text x="{_LEFT - 7}" y="{y_of(mark)}" dy="5" '
-            f'text-anchor="end">{_load_text(mark, step_y)}</text>'
-        )
-        mark += step_y
-    parts += _ticks(panel, end, x_of, bottom)
-    middles = [x_of(series.first + (place + 0.5) * series.width) for place in range(len(series.offered))]
-    for loads, colour, style in (
-        (series.offered, _OFFERED, 'stroke-width="1.8" stroke-dasharray="5 2"'),
-        (series.admitted, _ADMITTED, 'stroke-width="2.4"'),
-    ):
-        points = " ".join(f"{x},{y_of(load)}" for x, load in zip(middles, loads, strict=True))
-        if points:
-            parts.append(
-                f'<polyline points="{points}" fill="none" stroke="{colour}" {style} stroke-linejoin="round"/>'
-            )
-    for level, dash in ((threshold, "9 4"), (capacity, "2 3")):
-        parts.append(
-            f'<line x1="{_LEFT}" y1="{y_of(level)}" x2="{_WIDTH - _RIGHT}" y2="{y_of(level)}" '
-            f'stroke="{_LINE}" '
-            f'stroke-width="1.4" stroke-dasharray="{dash}"/>'
-        )
-    return parts + _labels(series, threshold, capacity, x_of, y_of)
+    offered, admitted = (
+        [(moment(place + 0.5), load) for place, load in enumerate(loads)]
+        for loads in (series.offered, series.admitted)
+    )
+    lines = [Line("offered", offered, VERMILION, "5 2", 1.8), Line("admitted", admitted, BLUE, "", 2.4)]
+    levels = [Level("operating threshold", threshold), Level("system capacity", capacity, "2 3")]
+    return [
+        f'<text x="16" y="{top - 13}" font-weight="600">{safe(panel.heading)}</text>',
+        *frame.bands([(x_of(moment(began)), x_of(moment(ended))) for began, ended in runs(series.active)]),
+        *frame.grid(),
+        *frame.ticks([(x_of(second), label) for second, label in _ticks(panel, end)]),
+        *[frame.line(line, x_of) for line in lines if line.points],
+        *frame.levels(levels, *_free_side(frame, series, threshold)),
+        *_names(frame, lines, x_of),
+    ]
 
 
-def _labels(
-    series: Series,
-    threshold: float,
-    capacity: float,
-    x_of: Callable[[float], str],
-    y_of: Callable[[float], str],
-) -> list[str]:
-    """Name the lines where they are: the levels where the load is low, the loads where they differ most."""
-    parts = []
-    gaps = [offered - admitted for offered, admitted in zip(series.offered, series.admitted, strict=True)]
-    anchor, x = _free_side(series, threshold)
-    for level, name in ((threshold, "operating threshold"), (capacity, "system capacity")):
-        below = level == threshold and float(y_of(threshold)) - float(y_of(capacity)) < 20
-        parts.append(
-            f'<text x="{x}" y="{y_of(level)}" dy="{16 if below else -5}" text-anchor="{anchor}" '
-            'font-size="14" '
-            f"{_HALO}>{name} {_load_text(level, level % 1 or 1)}</text>"
-        )
-    if not series.offered or not max(series.offered):
-        return parts
-    peak = series.offered.index(max(series.offered))
+def _names(frame: Frame, lines: Sequence[Line], x_of: Callable[[float], float]) -> list[str]:
+    """Name the lines where they differ most, and where the offered load is highest."""
+    offered, admitted = lines
+    peak = max(offered.points, key=lambda point: point[1], default=(0.0, 0.0))
+    if not peak[1]:
+        return []
+    gaps = [above[1] - below[1] for above, below in zip(offered.points, admitted.points, strict=True)]
     throttled = max(gaps) > 0
-    words = "offered" if throttled else "offered, all admitted"
-    at = x_of(series.first + (peak + 0.5) * series.width)
-    colour = _OFFERED if throttled else _ADMITTED
-    text = f"{words}: {_load_text(series.offered[peak], 1)} at most"
-    parts.append(_name(at, y_of(series.offered[peak]), -8, colour, text))
+    words = f"offered{'' if throttled else ', all admitted'}: {peak[1]:,.0f} at most"
+    named = [(peak, -8, offered.colour if throttled else admitted.colour, words)]
     if throttled:
-        widest = gaps.index(max(gaps))
-        at = x_of(series.first + (widest + 0.5) * series.width)
-        parts.append(_name(at, y_of(series.admitted[widest]), 21, _ADMITTED, "admitted"))
+        named.append((admitted.points[gaps.index(max(gaps))], 21, admitted.colour, "admitted"))
+    parts = []
+    for (second, load), below, colour, text in named:
+        half = len(text) * 3.9
+        x = min(max(x_of(second), frame.left + half + 4), frame.left + frame.plot_width - half)
+        parts.append(
+            f'<text x="{px(x)}" y="{px(frame.y_of(load) + below)}" text-anchor="middle" font-weight="600" '
+            f'fill="{colour}" {HALO}>{text}</text>'
+        )
     return parts
 
 
-def _name(x: str, y: str, dy: int, colour: str, text: str) -> str:
-    """Return a line's name beside a point of it, inside the picture."""
-    half = len(text) * 3.9
-    middle = min(max(float(x), _LEFT + half + 4), _WIDTH - _RIGHT - half)
-    return (
-        f'<text x="{_short(middle)}" y="{y}" dy="{dy}" text-anchor="middle" font-weight="600" '
-        f'fill="{colour}" '
-        f"{_HALO}>{text}</text>"
-    )
-
-
-def _free_side(series: Series, threshold: float) -> tuple[str, int]:
+def _free_side(frame: Frame, series: Series, threshold: float) -> tuple[str, float]:
     """Return where the names of the levels hide least: text anchor and x."""
     n = len(series.offered)
     thirds = {
-        ("start", _LEFT + 6): series.offered[: n * 9 // 20],
-        ("middle", (_LEFT + _WIDTH - _RIGHT) // 2): series.offered[n * 11 // 40 : n * 29 // 40],
-        ("end", _WIDTH - _RIGHT - 4): series.offered[n - n * 9 // 20 :],
+        ("start", frame.left + 6): series.offered[: n * 9 // 20],
+        ("middle", frame.left + frame.plot_width / 2): series.offered[n * 11 // 40 : n * 29 // 40],
+        ("end", frame.left + frame.plot_width - 4): series.offered[n - n * 9 // 20 :],
     }
-    near = 0.9 * threshold
-    return min(thirds, key=lambda place: sum(load > near for load in thirds[place]))
+    return min(thirds, key=lambda place: sum(load > 0.9 * threshold for load in thirds[place]))
 
 
-def _ticks(panel: Panel, end: int, x_of: Callable[[float], str], bottom: int) -> list[str]:
+def _ticks(panel: Panel, end: int) -> list[tuple[float, str]]:
+    """Return a few seconds of the series that are round on the axis, and their labels."""
     first = (panel.series.first - panel.zero) * panel.speed
     last = (end - panel.zero) * panel.speed
-    step = next((each for each in _STEPS_S if (last - first) / each <= _MOST_TICKS), 0)
-    if not step:
-        days = int(-(-(last - first) // (86_400 * _MOST_TICKS)))
-        step = days * 86_400
-    parts = []
-    mark = int(-(-first // step)) * step
-    while mark <= last:
-        x = x_of(panel.zero + mark / panel.speed)
-        # The outermost labels keep inside the picture.
-        anchor = "end" if float(x) > _WIDTH - 34 else "middle"
-        parts.append(
-            f'<line x1="{x}" y1="{bottom}" x2="{x}" y2="{bottom + 5}" stroke="{_INK}"/>'
-            f'<text x="{x}" y="{bottom + 21}" text-anchor="{anchor}">{_safe(panel.label(mark))}</text>'
-        )
-        mark += step
-    return parts
-
-
-def _periods(series: Series) -> list[tuple[int, int]]:
-    """Return the active periods, in seconds."""
-    found: list[tuple[int, int]] = []
-    for place, active in enumerate(series.active):
-        began = series.first + place * series.width
-        if active and found and found[-1][1] == began:
-            found[-1] = (found[-1][0], began + series.width)
-        elif active:
-            found.append((began, began + series.width))
-    return found
-
-
-def _load_text(load: float, step: float) -> str:
-    return f"{load:,.0f}" if step >= 1 else f"{load:.3g}"
-
-
-def _short(number: float) -> str:
-    """Return a coordinate with at most one decimal."""
-    return f"{number:.1f}".removesuffix(".0")
+    days = -(-(last - first) // (86_400 * _MOST_TICKS))
+    step = next((each for each in _STEPS_S if (last - first) / each <= _MOST_TICKS), int(days) * 86_400)
+    marks = range(int(-(-first // step)) * step, int(last) + 1, step)
+    return [(panel.zero + mark / panel.speed, panel.label(mark)) for mark in marks]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from tmm_core.operations.charts import BLUE, GREEN, GREY, PURPLE, VERMILION, Level, Line, line_chart
+from tmm_core.operations.charts import BLUE, GREEN, GREY, PURPLE, VERMILION, Level, Line, line_chart, runs
 from tmm_core.operations.page import (
     Block,
     Bullets,
@@ -209,7 +209,7 @@ def load_figure(result: PolicyResult) -> Figure:
         Level("operating threshold", config.operating_threshold),
         Level("system capacity", config.system_capacity, "2 3"),
     )
-    bands = _bands([row.active for row in rows])
+    bands = runs([row.active for row in rows])
     down = f"; the DSP is out for {duration(result.outage_s)}" if result.outage_s else ""
     said = (
         f"{_capital(name)}: {number(round(result.highest))} units reach the DSP in the highest second of "
@@ -281,16 +281,6 @@ def _wait(row: Second, timeout: float) -> float:
 def _edges(n: int, parts: int) -> list[int]:
     width = -(-n // parts)
     return [*range(0, n, width), n]
-
-
-def _bands(active: Sequence[bool]) -> list[tuple[float, float]]:
-    bands: list[tuple[float, float]] = []
-    for second, acting in enumerate(active):
-        if acting and bands and bands[-1][1] == second:
-            bands[-1] = (bands[-1][0], second + 1.0)
-        elif acting:
-            bands.append((float(second), second + 1.0))
-    return bands
 
 
 def _ticks(seconds: int) -> list[tuple[float, str]]:
