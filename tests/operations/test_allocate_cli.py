@@ -17,11 +17,11 @@ import pytest
 
 from tmm_core import Config
 from tmm_core.errors import TMMError
+from tmm_core.operations.allocations import Change, file_before
 from tmm_core.operations.cli import main
 from tmm_core.operations.commands.arguments import place
 from tmm_core.operations.event_log.files import LogSet
-from tmm_core.operations.planning.allocations import Change, file_before
-from tmm_core.operations.planning.recorded_traffic import over_allocation
+from tmm_core.operations.traffic.recorded_traffic import over_allocation
 from tmm_core.policy.parameters import NOTICE
 
 from .world import NORTH, SOUTH, World

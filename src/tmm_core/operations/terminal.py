@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Protocol, TextIO
 
 from tmm_core.policy.validation import escaped, uncovered
 
@@ -214,28 +214,17 @@ def progress(label: str, total: float | None, *, quiet: bool = False) -> Iterato
         yield lambda done: None
         return
     try:
-        from rich.progress import (
-            BarColumn,
-            TaskProgressColumn,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-        from rich.progress import Progress as RichProgress
+        from rich.console import Console
+        from rich.progress import Progress as Bars
+        from rich.progress import TimeElapsedColumn
     except ImportError:
         yield from _plain_progress(label, total)
         return
-    shown: list[Any] = [
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
+    shown = [
+        *Bars.get_default_columns(),
         TimeElapsedColumn(),
-    ]
-    if total is not None:
-        shown.append(TimeRemainingColumn())
-    from rich.console import Console
-
-    with RichProgress(*shown, console=Console(stderr=True), transient=True) as bars:
+    ]  # with the time that is left, and that has gone
+    with Bars(*shown, console=Console(stderr=True), transient=True) as bars:
         task = bars.add_task(label, total=total)
         due = 0.0
 

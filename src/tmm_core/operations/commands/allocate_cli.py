@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from tmm_core.errors import ConfigError, Mistake, TMMError
+from tmm_core.operations import allocations as words
 from tmm_core.operations import terminal
+from tmm_core.operations.allocations import Change, changes, file_before, read_before
 from tmm_core.operations.commands.arguments import about, logs_of, place
-from tmm_core.operations.planning import allocations as words
-from tmm_core.operations.planning.allocations import Change, changes, file_before, read_before
 from tmm_core.policy.allocation import NOTICE, Allocations, allocate
 from tmm_core.policy.allocation_files import AllocationTable, dated_files, first_day_of
 from tmm_core.policy.config import Config
@@ -23,7 +23,7 @@ from tmm_core.policy.parameters import Parameters
 from tmm_core.policy.portfolio import Portfolio
 
 if TYPE_CHECKING:
-    from tmm_core.operations.planning.recorded_traffic import Recorded
+    from tmm_core.operations.traffic.recorded_traffic import Recorded
 
 
 _NAMED = re.compile(r"(\d{4}-\d{2})(?!\d)")  # 2026-12, 2026-12-01, 2026-12-draft
@@ -118,7 +118,7 @@ def _allocate(args: argparse.Namespace) -> int:
     recorded = None
     if args.against:
         from tmm_core.operations.event_log.files import LogSet
-        from tmm_core.operations.planning.recorded_traffic import over_allocation
+        from tmm_core.operations.traffic.recorded_traffic import over_allocation
 
         with LogSet(logs_of(args.against)) as logs:
             unknown = float(parameters.unknown_allocation)

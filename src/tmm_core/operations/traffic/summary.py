@@ -13,7 +13,7 @@ from typing import Any
 from tmm_core.errors import ConfigError, Mistake
 from tmm_core.mechanism import UNKNOWN, Decision
 from tmm_core.operations import terminal
-from tmm_core.operations.planning.allocations import read_before
+from tmm_core.operations.allocations import read_before
 from tmm_core.operations.terminal import Paint, duration, number, paragraph, percent, plain
 from tmm_core.operations.traffic.outcome import OUTCOMES, Outcome, Queue, allocation_of
 from tmm_core.policy.allocation_files import AllocationTable

@@ -1,1 +1,0 @@
-"""What a new allocation or priority list would change."""
