@@ -21,7 +21,7 @@ from tmm_core.operations.allocations import Change, file_before
 from tmm_core.operations.cli import main
 from tmm_core.operations.commands.arguments import place
 from tmm_core.operations.event_log.files import LogSet
-from tmm_core.operations.traffic.recorded_traffic import over_allocation
+from tmm_core.operations.traffic.logged_traffic import over_allocation
 from tmm_core.policy.parameters import NOTICE
 
 from .world import NORTH, SOUTH, World

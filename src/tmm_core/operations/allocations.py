@@ -21,7 +21,7 @@ from tmm_core.policy.tables import LARGEST_TABLE, read_file
 from tmm_core.policy.validation import CATEGORIES
 
 if TYPE_CHECKING:
-    from tmm_core.operations.traffic.recorded_traffic import Recorded
+    from tmm_core.operations.traffic.logged_traffic import Recorded
 
 __all__ = [
     "Change",

@@ -23,7 +23,7 @@ from tmm_core.policy.parameters import Parameters
 from tmm_core.policy.portfolio import Portfolio
 
 if TYPE_CHECKING:
-    from tmm_core.operations.traffic.recorded_traffic import Recorded
+    from tmm_core.operations.traffic.logged_traffic import Recorded
 
 
 _NAMED = re.compile(r"(\d{4}-\d{2})(?!\d)")  # 2026-12, 2026-12-01, 2026-12-draft
@@ -118,7 +118,7 @@ def _allocate(args: argparse.Namespace) -> int:
     recorded = None
     if args.against:
         from tmm_core.operations.event_log.files import LogSet
-        from tmm_core.operations.traffic.recorded_traffic import over_allocation
+        from tmm_core.operations.traffic.logged_traffic import over_allocation
 
         with LogSet(logs_of(args.against)) as logs:
             unknown = float(parameters.unknown_allocation)

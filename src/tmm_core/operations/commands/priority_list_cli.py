@@ -22,7 +22,7 @@ from tmm_core.policy.config_files import load_priority_list, priority_list_on
 from tmm_core.policy.service_requests import srv_codes, variants_of
 
 if TYPE_CHECKING:
-    from tmm_core.operations.traffic.recorded_traffic import Traffic
+    from tmm_core.operations.traffic.logged_traffic import Traffic
 
 
 _EMPTY = "nothing would be on the list: every SRV could be throttled, top-ups of prepayment meters included."
@@ -96,7 +96,7 @@ def _run(args: argparse.Namespace) -> int:
     traffic = None
     if args.traffic:
         from tmm_core.operations.event_log.files import LogSet
-        from tmm_core.operations.traffic.recorded_traffic import traffic_of
+        from tmm_core.operations.traffic.logged_traffic import traffic_of
 
         with LogSet(logs_of(args.traffic)) as logs:
             traffic = traffic_of(logs, args.month)
