@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _SIMULATE_EXAMPLES = """\
 The Mechanism's decisions are those of the real engine; the DSP, the network and the clients are models. All Users
 are invented. A scenario is a shipped one or a TOML file of your own; the shipped ones are in the package's folder
-tmm_core/operations/simulation/scenarios, to copy from.
+tmm_core/operations/scenarios, to copy from.
 
 examples:
   tmm simulate --list                               the scenarios that come with it

@@ -5,9 +5,8 @@ what is only known by the minute is spread evenly over the seconds of that minut
 and the requests of a second evenly over the second. So no burst shorter than a minute shows, but where the
 Mechanism was active: what a replay throttles elsewhere is the least that would have been.
 
-A dry run of new allocations says how often each User would have been over its own. Being over the allocation
-throttles nobody by itself: that takes an active Mechanism and no spare capacity. For a priority list, Service
-Requests are added up by SRV.
+A dry run of new allocations says how often each User would have been over its own. Being over it throttles nobody
+by itself: that takes an active Mechanism and no spare capacity. For a priority list SRVs are added up.
 """
 
 from __future__ import annotations
