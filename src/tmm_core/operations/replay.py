@@ -11,7 +11,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -20,7 +19,7 @@ from tmm_core.mechanism import Mechanism
 from tmm_core.operations.figures import Panel, clock_label, outcome_chart
 from tmm_core.operations.traffic import Users
 from tmm_core.operations.traffic.drive import Drive, TrafficSecond
-from tmm_core.operations.traffic.logged_traffic import LoggedNotes
+from tmm_core.operations.traffic.logged_traffic import LoggedNotes, LoggedTraffic
 from tmm_core.operations.traffic.outcome import Outcome, OutcomeFiles
 from tmm_core.operations.traffic.request_log import LogNotes, RequestLog
 from tmm_core.operations.traffic.request_times import by_second
@@ -36,28 +35,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NUMBERS = np.dtype(np.uint32)
 
 
-class Source(Protocol):
-    """Past traffic, read once."""
-
-    @property
-    def name(self) -> str:
-        """What it was read from."""
-
-    @property
-    def notes(self) -> LogNotes | LoggedNotes:
-        """What was noticed on the way."""
-
-    def seconds(
-        self, slot_of: Callable[[str], int], number_of: Callable[[str], int]
-    ) -> Iterator[TrafficSecond]:
-        """Yield the Service Requests, second by second."""
-
-    def done(self) -> float:
-        """Return how far it has been read."""
-
-
 class Requests:
-    """A request log as a `Source`: its lines in the order of time within a window."""
+    """A request log: its lines in the order of time within a window."""
 
     def __init__(self, log: RequestLog, window_s: float = WINDOW_S) -> None:
         self._log, self._window_s = log, window_s
@@ -72,6 +51,10 @@ class Requests:
     def done(self) -> float:
         """Return how far it has been read."""
         return self._log.done()
+
+
+Source = Requests | LoggedTraffic
+"""Past traffic, read once."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

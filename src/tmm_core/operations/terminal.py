@@ -14,11 +14,11 @@ import shutil
 import sys
 import textwrap
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TextIO
+from typing import TextIO
 
 from tmm_core.policy.validation import escaped, uncovered
 
@@ -188,11 +188,8 @@ def print_json(value: object) -> None:
     print(json.dumps(value, indent=2, allow_nan=False))
 
 
-class Progress(Protocol):
-    """Told how far long work has come; cheap to tell often."""
-
-    def __call__(self, done: float) -> None:
-        """Say how much is done, in the unit of the total."""
+Progress = Callable[[float], None]
+"""Told how much of long work is done, in the unit of the total; cheap to tell often."""
 
 
 @contextmanager
@@ -205,10 +202,6 @@ def progress(label: str, total: float | None, *, quiet: bool = False) -> Iterato
         None where it is not known.
     quiet : bool
         Show nothing.
-
-    Yields
-    ------
-    Progress
     """
     if quiet or not is_terminal(sys.stderr):
         yield lambda done: None

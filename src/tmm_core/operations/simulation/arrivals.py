@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice, pairwise
 from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,7 +37,6 @@ __all__ = [
     "Fresh",
     "InTime",
     "Past",
-    "Replayed",
     "Senders",
     "logged_traffic",
     "replayed",
@@ -78,7 +77,7 @@ class Arrivals:
         self, scenario: Scenario, slot_of: Callable[[str], int], number_of: Callable[[str], int]
     ) -> None:
         self._steps = scenario.steps_per_s
-        self._replayed: list[Replayed] = []
+        self._replayed: list[_Lines | _Logged] = []
         portfolio = {user.name: user.portfolio for user in scenario.users}
         portfolio[_UNKNOWN] = 1.0
         streams: list[Stream] = []
@@ -348,18 +347,12 @@ def _by_time(times: Codes) -> np.ndarray[Any, np.dtype[np.intp]]:
 _STEPS = NS // STEP_NS
 
 
-class Replayed(Protocol):
-    """Past traffic, read once, second by second."""
+def replayed(
+    traffic: Traffic, slot_of: Callable[[str], int], number_of: Callable[[str], int]
+) -> _Lines | _Logged:
+    """Open the file of ``replay`` traffic, to be read once.
 
-    def second(self, second: int) -> tuple[Words, Raw]:
-        """Return the words of a second, without the step they are born in, and their times in 2**-24 s."""
-
-    def close(self) -> None:
-        """Close the files. Harmless when repeated."""
-
-
-def replayed(traffic: Traffic, slot_of: Callable[[str], int], number_of: Callable[[str], int]) -> Replayed:
-    """Open the file of ``replay`` traffic.
+    Its `second` returns words without the step they are born in, and their times in 2**-`TIME_BITS` s.
 
     Raises
     ------
