@@ -10,19 +10,6 @@ import numpy as np
 
 from tmm_core.operations.traffic import Ints, Srvs, Users
 
-__all__ = [
-    "ATTEMPTS",
-    "BORN",
-    "NOTHING",
-    "SRV",
-    "TIME_BITS",
-    "USER",
-    "Words",
-    "born_of",
-    "srvs_of",
-    "users_of",
-]
-
 Words = Ints
 NOTHING: Words = np.empty(0, dtype=np.int64)
 

@@ -30,19 +30,6 @@ from tmm_core.operations.traffic.drive import NS, STEP_NS, TrafficSecond
 from tmm_core.operations.traffic.logged_traffic import LoggedTraffic, names_event_log
 from tmm_core.policy.tables import begins_of
 
-__all__ = [
-    "Arrivals",
-    "Codes",
-    "Counted",
-    "Fresh",
-    "InTime",
-    "Past",
-    "Senders",
-    "logged_traffic",
-    "replayed",
-    "srv_table",
-]
-
 Codes = Users
 Past = tuple[Codes, Codes]
 """Of past traffic in a second: User slot << 8 | SRV, and times within it in units of 2**-`TIME_BITS`."""

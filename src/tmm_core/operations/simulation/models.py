@@ -20,8 +20,6 @@ from tmm_core.operations.simulation.scenario import Client, DspTerms
 from tmm_core.operations.simulation.streams import uniform
 from tmm_core.operations.traffic import Floats, Ints
 
-__all__ = ["Clients", "Dsp", "Served", "ServedSecond"]
-
 
 class Clients:
     """Keeps Service Requests until they are sent again: 16 bytes each, and none beyond its sender's patience.

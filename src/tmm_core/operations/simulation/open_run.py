@@ -27,8 +27,6 @@ from tmm_core.operations.simulation.run import Run, windowed
 from tmm_core.operations.simulation.scenario import ENGINES, Scenario
 from tmm_core.operations.traffic import Bools, Decisions, Ints, Srvs, Users
 
-__all__ = ["QUIET_MS", "OpenRun", "run_of"]
-
 QUIET_MS = 100
 """Decided at one instant while the Mechanism sleeps, in milliseconds."""
 

@@ -35,8 +35,6 @@ from tmm_core.operations.simulation.summary import (
 )
 from tmm_core.operations.terminal import duration, number
 
-__all__ = ["load_figure", "simulation_page", "wait_figure"]
-
 _BINS, _ROWS = 270, 20
 _UNIT = "Units per second"
 _STEPS_S = (5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400)

@@ -21,8 +21,6 @@ from tmm_core.operations.simulation.scenario import Scenario
 from tmm_core.operations.traffic import Bools, Decisions, Floats, Raw, Srvs, Users
 from tmm_core.policy.config import Config
 
-__all__ = ["NS", "Attempts", "Load", "Policy", "Verdict", "make_policy"]
-
 NS = 1_000_000_000
 _WINDOW_S = 1.0  # of the Alternative Solution; the report names none
 _HOLD_S = 300.0  # seconds of the operating threshold it may hold

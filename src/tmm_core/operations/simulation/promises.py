@@ -21,8 +21,6 @@ from tmm_core.policy.config import Config
 if TYPE_CHECKING:
     from tmm_core.operations.simulation.result import PolicyResult
 
-__all__ = ["Audit", "Audited", "Check", "checks"]
-
 LEAST_USE, LEAST_JAIN = 0.99, 0.99
 
 _THROTTLED, _SPARE, _WITHIN = (

@@ -14,8 +14,6 @@ from tmm_core.operations.terminal import number, percent
 from tmm_core.operations.traffic import Floats, Ints
 from tmm_core.policy.config import Config
 
-__all__ = ["WINDOWS", "Activation", "PolicyResult", "Second", "Shares", "Waits", "jain", "max_min"]
-
 
 @dataclass(slots=True)
 class Second:

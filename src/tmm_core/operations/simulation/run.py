@@ -22,9 +22,6 @@ from tmm_core.operations.simulation.scenario import ENGINES, Client, Fault, Scen
 from tmm_core.operations.traffic import Decisions, Floats, Ints, Srvs, Users
 from tmm_core.policy.config import Config
 
-__all__ = ["Host", "Run", "Watch", "windowed"]
-
-
 _MIX = 0x9E3779B97F4A7C1  # odd: the highest bits of the product depend on all bits of a word
 
 

@@ -13,23 +13,6 @@ from pathlib import Path
 
 from tmm_core.policy.config import Config
 
-__all__ = [
-    "CLIENT_KINDS",
-    "ENGINES",
-    "FAULT_KINDS",
-    "MIXES",
-    "POLICIES",
-    "PRIORITY_SRVS",
-    "TRAFFIC_KINDS",
-    "Change",
-    "Client",
-    "DspTerms",
-    "Fault",
-    "Scenario",
-    "SimUser",
-    "Traffic",
-]
-
 POLICIES: Mapping[str, str] = {
     "none": "no protection",
     "network-503": "the network's 503 to everybody",

@@ -33,8 +33,6 @@ from tmm_core.policy.tables import read_file
 from tmm_core.policy.toml_places import LARGEST_FILE, Toml, toml_of
 from tmm_core.policy.validation import CATEGORIES, SHARINGS, did_you_mean, shown
 
-__all__ = ["demo_day", "load_scenario", "shipped_scenarios"]
-
 _SCENARIOS = Path(str(resources.files("tmm_core.operations").joinpath("scenarios")))
 LONGEST_S = 86_400
 _STEP = 0.1  # of activation_s, the longest step

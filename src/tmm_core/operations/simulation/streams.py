@@ -15,9 +15,6 @@ import numpy as np
 from tmm_core.operations.simulation.scenario import Scenario, Traffic
 from tmm_core.operations.traffic import Floats, Ints, Raw
 
-__all__ = ["Drawn", "Stream", "Streams", "uniform"]
-
-
 _ROOM_S = 20  # seconds of the highest rate that are drawn ahead, and the most that are asked for at once
 _LEAST_ROOM = 256
 _AHEAD_S = 256  # seconds whose shapes are computed at once

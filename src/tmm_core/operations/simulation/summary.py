@@ -25,25 +25,6 @@ from tmm_core.operations.simulation.scenario import POLICIES
 from tmm_core.operations.terminal import Paint, duration, number, paragraph, percent, plain
 from tmm_core.operations.traffic.outcome import in_csv
 
-__all__ = [
-    "FIGURES",
-    "NEVER",
-    "Row",
-    "about",
-    "compare_lines",
-    "differences",
-    "figures_csv",
-    "figures_of",
-    "finding",
-    "lines",
-    "names_of",
-    "only",
-    "seconds_csv",
-    "summary",
-    "value_text",
-    "write_files",
-]
-
 NEVER = "not seen"
 
 _SECONDS = (

@@ -4,8 +4,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Bools", "Decisions", "Floats", "Ints", "Raw", "Srvs", "Users"]
-
 Users = np.ndarray[Any, np.dtype[np.uint32]]
 Srvs = np.ndarray[Any, np.dtype[np.uint16]]
 Decisions = np.ndarray[Any, np.dtype[np.uint8]]

@@ -18,8 +18,6 @@ from tmm_core.mechanism import Decision, Mechanism
 from tmm_core.operations.traffic import Decisions, Ints, Srvs, Users
 from tmm_core.operations.traffic.outcome import Event, Outcome, Queue, Row, Series
 
-__all__ = ["NS", "STEP_NS", "Drive", "TrafficSecond"]
-
 NS = 1_000_000_000
 STEP_NS = 5_000_000
 """Service Requests of the same 5 ms are decided at one instant, unless a `Drive` is told otherwise."""

@@ -27,18 +27,6 @@ from tmm_core.operations.event_log.files import LogFile, LogSet, files_of
 from tmm_core.operations.traffic import Floats, Ints
 from tmm_core.operations.traffic.drive import NS, STEP_NS, TrafficSecond
 
-__all__ = [
-    "LoggedNotes",
-    "LoggedTraffic",
-    "Over",
-    "Recorded",
-    "Traffic",
-    "days_of",
-    "names_event_log",
-    "over_allocation",
-    "traffic_of",
-]
-
 _SQLITE = b"SQLite format 3\0"
 _MINUTE = 60
 _STEPS = NS // STEP_NS

@@ -20,18 +20,6 @@ from tmm_core.mechanism import UNKNOWN, Decision
 from tmm_core.operations.traffic import Ints
 from tmm_core.policy.config import Config
 
-__all__ = [
-    "OUTCOMES",
-    "Event",
-    "Outcome",
-    "OutcomeFiles",
-    "Queue",
-    "Row",
-    "Series",
-    "allocation_of",
-    "in_csv",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class Row:

@@ -27,8 +27,6 @@ from tmm_core.operations.traffic.request_times import Block, FaultError, TimeFor
 from tmm_core.policy.tables import begins_of
 from tmm_core.policy.validation import shown
 
-__all__ = ["BadLine", "LogNotes", "RequestLog"]
-
 _BLOCK = 1 << 20  # bytes read at a time
 _LONGEST_LINE = 1 << 16  # bytes
 _MOST_NAMES = 100_000  # names remembered with their slot; more are looked up each time

@@ -27,8 +27,6 @@ from tmm_core.policy.validation import shown
 if TYPE_CHECKING:
     from tmm_core.operations.traffic.request_log import LogNotes
 
-__all__ = ["MOST_WAITING", "Block", "FaultError", "TimeFormat", "by_second"]
-
 _MOST_REMEMBERED = 200_000
 _ISO_HEAD = re.compile(r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)", re.ASCII)
 _ISO_TAIL = re.compile(r"(?:[.,](\d{1,9}))?(?: ?([Zz]|[+-]\d\d(?::?\d\d)?))?", re.ASCII)

@@ -19,8 +19,6 @@ from tmm_core.operations.traffic.outcome import OUTCOMES, Outcome, Queue, alloca
 from tmm_core.policy.allocation_files import AllocationTable
 from tmm_core.policy.config import Config
 
-__all__ = ["side_by_side", "side_by_side_lines", "summary", "summary_lines", "what_if"]
-
 _MOST_USERS = 12
 _MOST_EVENTS = 8
 
