@@ -86,15 +86,10 @@ class Drive:
         self._mechanism = mechanism
         self._step_ns = step_ns
         self._on_row = on_row
-        self._users = snapshot.users
         self._costs = np.array([config.cost_of(code) for code in snapshot.srvs], dtype=np.float64)
         self._uniform = bool((self._costs == 1).all())
-        self._counts = np.zeros((len(self._users), 4), dtype=np.int64)
-        self._seconds_throttled = np.zeros(len(self._users), dtype=np.int64)
-        self._highest_offered = np.zeros(len(self._users), dtype=np.int64)
-        self._offered = Queue(config.system_capacity, config.operating_threshold)
-        self._admitted = Queue(config.system_capacity, config.operating_threshold)
-        self._events: list[Event] = []
+        offered, admitted = (Queue(config.system_capacity, config.operating_threshold) for _ in range(2))
+        self._outcome = Outcome(snapshot.users, offered, admitted)
         self._open: Event | None = None
         self._touched: Event | None = None  # the event that was open at any time of this second
         self._active = False
@@ -102,16 +97,14 @@ class Drive:
         self._activations = 0
         # A second may then hold more than one beginning and end: look at every instant.
         self._look_closely = config.hold_s < 1
-        self._series = Series(0)
         self._near: Near | None = None
-        self._closest: Near | None = None
+        self._most_throttled = -1  # around an activation so far
         self._lately: deque[Row] = deque(maxlen=_AROUND_S)
         self._second = -1  # the second whose tallies are open
         self._last_row = -1
         self._now = 0
-        self._open_counts = np.zeros_like(self._counts)
+        self._open_counts = np.zeros_like(self._outcome.counts)
         self._open_units = [0, 0]
-        self._decided_s = 0.0
 
     def feed(self, traffic: TrafficSecond) -> Decisions:
         """Decide on Service Requests of one second; a second may come in several parts.
@@ -153,7 +146,7 @@ class Drive:
             admit_many(users[start:end], srvs[start:end], out=out[start:end], now=now)
             if self._look_closely:
                 self._observe(now)
-        self._decided_s += perf_counter() - began
+        self._outcome.decided_s += perf_counter() - began
         self._tally(users, srvs, out)
         return out
 
@@ -166,26 +159,13 @@ class Drive:
             The tallies differ from the engine's own counts: a defect, never a property of the traffic.
         """
         self._close_second()
-        snapshot = self._mechanism.snapshot()
-        if not np.array_equal(snapshot.counts.sum(axis=1), self._counts):
+        snapshot, outcome = self._mechanism.snapshot(), self._outcome
+        if not np.array_equal(snapshot.counts.sum(axis=1), outcome.counts):
             raise RuntimeError("the tallies differ from the engine's own counts: please report this")
         self._keep_nearest()
-        return Outcome(
-            seconds=self._last_row + 1,
-            users=self._users,
-            counts=self._counts,
-            unknown_srv=int(snapshot.counts[:, 0].sum()),
-            seconds_throttled=self._seconds_throttled,
-            highest_offered=self._highest_offered,
-            offered=self._offered,
-            admitted=self._admitted,
-            activations=snapshot.activations,
-            events=self._events,
-            series=self._series,
-            closest=self._closest.series if self._closest else None,
-            closest_began_s=self._closest.began_s if self._closest else 0.0,
-            decided_s=self._decided_s,
-        )
+        outcome.seconds, outcome.activations = self._last_row + 1, snapshot.activations
+        outcome.unknown_srv = int(snapshot.counts[:, 0].sum())
+        return outcome
 
     def _tally(
         self,
@@ -194,7 +174,7 @@ class Drive:
         out: Decisions,
     ) -> None:
         keys = users.astype(np.int64) * 4 + out
-        self._open_counts += np.bincount(keys, minlength=self._counts.size).reshape(-1, 4)
+        self._open_counts += np.bincount(keys, minlength=self._open_counts.size).reshape(-1, 4)
         if self._uniform:
             throttled = int(np.count_nonzero(out == Decision.THROTTLED))
             units, admitted = users.size, users.size - throttled
@@ -207,14 +187,14 @@ class Drive:
     def _close_second(self) -> None:
         if self._second < 0 or self._second == self._last_row:
             return
-        second, table = self._second, self._open_counts
-        self._counts += table
-        self._seconds_throttled += table[:, Decision.THROTTLED] > 0
-        np.maximum(self._highest_offered, table.sum(axis=1), out=self._highest_offered)
+        second, table, outcome = self._second, self._open_counts, self._outcome
+        outcome.counts += table
+        outcome.seconds_throttled += table[:, Decision.THROTTLED] > 0
+        np.maximum(outcome.highest_offered, table.sum(axis=1), out=outcome.highest_offered)
         self._observe(min((second + 1) * NS - 1, self._now + _IDLE_TICK_NS))
         idle_s = second - self._last_row - 1
-        self._offered.add(second, self._open_units[0], idle_s)
-        self._admitted.add(second, self._open_units[1], idle_s)
+        outcome.offered.add(second, self._open_units[0], idle_s)
+        outcome.admitted.add(second, self._open_units[1], idle_s)
         counts = table.sum(axis=0).tolist()
         self._write(second, (counts[0], counts[1], counts[2], counts[3]))
         self._open_counts[:] = 0
@@ -224,14 +204,14 @@ class Drive:
         level = 1 + self._level / _LEVEL if self._active else None
         event, self._touched = self._touched, self._open
         offered, admitted = self._open_units
-        row = Row(second, counts, offered, admitted, event is not None, level, self._offered.backlog)
+        row = Row(second, counts, offered, admitted, event is not None, level, self._outcome.offered.backlog)
         if event is not None:
             event.throttled += row.counts[Decision.THROTTLED]
             event.highest_offered = max(event.highest_offered, row.offered_units)
             if event.began_s < second:  # before it began nothing was throttled
                 event.highest_admitted = max(event.highest_admitted, row.admitted_units)
         self._last_row = second
-        self._series.add(row)
+        self._outcome.series.add(row)
         self._follow(row, event)
         if self._on_row is not None:
             self._on_row(row)
@@ -254,8 +234,9 @@ class Drive:
 
     def _keep_nearest(self) -> None:
         near, self._near = self._near, None
-        if near is not None and (self._closest is None or near.throttled > self._closest.throttled):
-            self._closest = near
+        if near is not None and near.throttled > self._most_throttled:
+            self._most_throttled = near.throttled
+            self._outcome.closest, self._outcome.closest_began_s = near.series, near.began_s
 
     def _observe(self, now: int) -> None:
         """Run a tick that is due and note a beginning or an end."""
@@ -268,8 +249,8 @@ class Drive:
             if self._open is not None:  # ended and began again since the last look
                 self._open.ended_s = changed_s
             self._open = self._touched = Event(changed_s)
-            if len(self._events) < _MAX_EVENTS:
-                self._events.append(self._open)
+            if len(self._outcome.events) < _MAX_EVENTS:
+                self._outcome.events.append(self._open)
         self._active = bool(state["active"])
         self._level = state["level"]
         if not self._active and self._open is not None:
@@ -286,6 +267,6 @@ class Drive:
         while self._active and self._last_row + 1 < second:
             quiet = self._last_row + 1
             self._tick_until((quiet + 1) * NS)
-            self._offered.add(quiet, 0, 0)
-            self._admitted.add(quiet, 0, 0)
+            self._outcome.offered.add(quiet, 0, 0)
+            self._outcome.admitted.add(quiet, 0, 0)
             self._write(quiet, (0, 0, 0, 0))

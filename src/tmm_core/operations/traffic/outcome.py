@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
+import numpy as np
+
 from tmm_core.errors import TMMError
 from tmm_core.mechanism import UNKNOWN, Decision
 from tmm_core.operations.traffic import Ints
@@ -163,22 +165,22 @@ class Series:
         self.width *= 2
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Outcome:
     """What the Mechanism did with all the traffic.
 
     Attributes
     ----------
-    seconds : int
-        From the first to the last, both included; 0 if there was no Service Request.
     users : list of str
         By slot; the first stands for the unknown ones.
+    offered, admitted : Queue
+        A DSP that gets everything, and one behind the Mechanism.
+    seconds : int
+        From the first to the last, both included; 0 if there was no Service Request.
     counts : ndarray of int64, shape (users, 4)
         Service Requests by User and `Decision`.
     seconds_throttled, highest_offered : ndarray of int64, shape (users,)
         Seconds with a throttled request; Service Requests offered in the User's highest second.
-    offered, admitted : Queue
-        A DSP that gets everything, and one behind the Mechanism.
     events : list of Event
         The first 10,000 of them.
     series : Series
@@ -189,20 +191,24 @@ class Outcome:
         Seconds of this machine's time spent deciding: not reproducible, never in a file.
     """
 
-    seconds: int
     users: list[str]
-    counts: Ints
-    unknown_srv: int
-    seconds_throttled: Ints
-    highest_offered: Ints
     offered: Queue
     admitted: Queue
-    activations: int
-    events: list[Event]
-    series: Series
-    closest: Series | None
-    closest_began_s: float
-    decided_s: float
+    seconds: int = 0
+    unknown_srv: int = 0
+    activations: int = 0
+    events: list[Event] = field(default_factory=list)
+    series: Series = field(default_factory=lambda: Series(0))
+    closest: Series | None = None
+    closest_began_s: float = 0.0
+    decided_s: float = 0.0
+    counts: Ints = field(init=False)
+    seconds_throttled: Ints = field(init=False)
+    highest_offered: Ints = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.counts = np.zeros((len(self.users), 4), dtype=np.int64)
+        self.seconds_throttled, self.highest_offered = np.zeros((2, len(self.users)), dtype=np.int64)
 
     @property
     def requests(self) -> int:
