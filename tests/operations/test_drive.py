@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from tmm_core.mechanism import Decision, Mechanism
-from tmm_core.operations.traffic.drive import Drive, TrafficSecond
-from tmm_core.operations.traffic.outcome import Outcome, Row
+from tmm_core.operations.traffic.drive import Drive, Outcome, Row, TrafficSecond
 from tmm_core.policy.config import Config
 
 NAMES = ("Alpha", "Beta", "Gamma")

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 
 from tmm_core.operations.figures import Panel, clock_label, elapsed_label, load_chart
-from tmm_core.operations.traffic.outcome import Row, Series
+from tmm_core.operations.traffic.drive import Row, Series
 
 SVG = "{http://www.w3.org/2000/svg}"
 

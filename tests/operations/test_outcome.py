@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tmm_core.operations.traffic.outcome import Queue, Row, Series
+from tmm_core.operations.traffic.drive import Queue, Row, Series
 
 
 def row(second: int, offered: int, admitted: int, *, active: bool = False) -> Row:

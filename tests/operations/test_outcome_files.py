@@ -10,8 +10,9 @@ import pytest
 
 from tmm_core.errors import TMMError
 from tmm_core.mechanism import Decision, Mechanism
-from tmm_core.operations.traffic.drive import Drive, TrafficSecond
-from tmm_core.operations.traffic.outcome import Outcome, OutcomeFiles, in_csv
+from tmm_core.operations.page import in_csv
+from tmm_core.operations.traffic.drive import Drive, Outcome, TrafficSecond
+from tmm_core.operations.traffic.summary import OutcomeFiles
 from tmm_core.policy.config import Config
 
 EVIL = ("=HYPERLINK(A1)", "+1", "-1", "@SUM(1)", 'a "quoted, name"', "<b>bold</b>", "plain")

@@ -10,8 +10,7 @@ import pytest
 
 from tmm_core.mechanism import Mechanism
 from tmm_core.operations.terminal import Paint
-from tmm_core.operations.traffic.drive import Drive, TrafficSecond
-from tmm_core.operations.traffic.outcome import Outcome
+from tmm_core.operations.traffic.drive import Drive, Outcome, TrafficSecond
 from tmm_core.operations.traffic.summary import summary, summary_lines
 from tmm_core.policy.config import Config
 

@@ -28,7 +28,7 @@ from tmm_core.operations.charts import (
     safe,
 )
 from tmm_core.operations.terminal import number
-from tmm_core.operations.traffic.outcome import Outcome, Series
+from tmm_core.operations.traffic.drive import Outcome, Series
 from tmm_core.policy.config import Config
 
 __all__ = ["Panel", "bar_chart", "clock_label", "elapsed_label", "finding", "load_chart", "outcome_chart"]

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from tmm_core.errors import TMMError
 from tmm_core.operations.charts import NARROW, WIDE, Drawing, visible
 from tmm_core.operations.terminal import duration, number, percent
-from tmm_core.operations.traffic.outcome import in_csv
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -38,6 +37,7 @@ __all__ = [
     "Text",
     "Tile",
     "Tiles",
+    "in_csv",
     "render_html",
     "shown",
     "write_csv",
@@ -222,6 +222,11 @@ def shown(value: Cell, kind: Kind = "text") -> str:
         places = 3 if abs(value) < 1 else 1 if abs(value) < 1000 else 0
         return number(round(value, places))
     return number(value)
+
+
+def in_csv(text: str) -> str:
+    """Return text as a CSV cell that no spreadsheet takes for a formula."""
+    return "'" + text if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def write_csv(table: Table) -> str:

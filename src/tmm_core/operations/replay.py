@@ -18,11 +18,11 @@ from tmm_core.errors import TMMError
 from tmm_core.mechanism import Mechanism
 from tmm_core.operations.figures import Panel, clock_label, outcome_chart
 from tmm_core.operations.traffic import Users
-from tmm_core.operations.traffic.drive import Drive, TrafficSecond
+from tmm_core.operations.traffic.drive import Drive, Outcome, TrafficSecond
 from tmm_core.operations.traffic.logged_traffic import LoggedNotes, LoggedTraffic
-from tmm_core.operations.traffic.outcome import Outcome, OutcomeFiles
 from tmm_core.operations.traffic.request_log import LogNotes, RequestLog
 from tmm_core.operations.traffic.request_times import by_second
+from tmm_core.operations.traffic.summary import OutcomeFiles
 from tmm_core.policy.config import Config
 
 __all__ = ["WINDOW_S", "Replay", "Requests", "Source", "Tried", "run_replay", "time_at"]

@@ -32,8 +32,8 @@ from tmm_core.operations.simulation.scenario import Scenario
 from tmm_core.operations.simulation.scenario_files import demo_day, load_scenario
 from tmm_core.operations.terminal import duration
 from tmm_core.operations.traffic import Ints
-from tmm_core.operations.traffic.drive import Drive, TrafficSecond
-from tmm_core.operations.traffic.outcome import Outcome, OutcomeFiles
+from tmm_core.operations.traffic.drive import Drive, Outcome, TrafficSecond
+from tmm_core.operations.traffic.summary import OutcomeFiles
 
 __all__ = [
     "REQUESTS_PER_S",

@@ -18,12 +18,12 @@ from typing import Any
 
 from tmm_core.mechanism import Decision
 from tmm_core.operations import terminal
+from tmm_core.operations.page import in_csv
 from tmm_core.operations.simulate import Simulation
 from tmm_core.operations.simulation.promises import checks
 from tmm_core.operations.simulation.result import PolicyResult
 from tmm_core.operations.simulation.scenario import POLICIES
 from tmm_core.operations.terminal import Paint, duration, number, paragraph, percent, plain
-from tmm_core.operations.traffic.outcome import in_csv
 
 NEVER = "not seen"
 

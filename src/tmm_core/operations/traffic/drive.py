@@ -1,22 +1,21 @@
-"""Drive the Mechanism through past or invented traffic on a simulated clock, and tally what it decides.
+"""Drive the Mechanism through past or invented traffic on a simulated clock, and tally what becomes of it.
 
-`Drive` is fed Service Requests in order of time. It keeps one row for each second, totals for each User,
-every traffic management event, and what the DSP would have had waiting with and without the Mechanism.
-Memory does not grow with the length of the traffic.
+`Drive` is fed Service Requests in order of time. Its `Outcome` has totals for each User, every traffic management
+event, and what the DSP would have had waiting with and without the Mechanism; a row for each second goes to who wants
+it. Memory does not grow with the length of the traffic.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 
 import numpy as np
 
 from tmm_core.mechanism import Decision, Mechanism
 from tmm_core.operations.traffic import Decisions, Ints, Srvs, Users
-from tmm_core.operations.traffic.outcome import Event, Outcome, Queue, Row, Series
 
 NS = 1_000_000_000
 STEP_NS = 5_000_000
@@ -45,6 +44,219 @@ class TrafficSecond:
     users: Users
     srvs: Srvs
     steps: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One second: counts of Service Requests by outcome, units, and the state at its end.
+
+    Attributes
+    ----------
+    second : int
+        Since the start of the traffic.
+    counts : tuple of int
+        By `Decision`.
+    active : bool
+        At the end of the second, or at any of its ticks since the last row.
+    level : float or None
+        `Snapshot.level` at the end of the second; None while inactive.
+    backlog_without : float
+        Units a DSP of the system capacity would have waiting without the Mechanism.
+    """
+
+    second: int
+    counts: tuple[int, int, int, int]
+    offered_units: int
+    admitted_units: int
+    active: bool
+    level: float | None
+    backlog_without: float
+
+    @property
+    def offered(self) -> int:
+        return sum(self.counts)
+
+    @property
+    def admitted(self) -> int:
+        return self.offered - self.counts[Decision.THROTTLED]
+
+
+@dataclass(slots=True)
+class Event:
+    """One traffic management event.
+
+    Attributes
+    ----------
+    began_s, ended_s : float
+        Seconds since the start of the traffic; `ended_s` is None while it lasts.
+    throttled : int
+        Service Requests.
+    highest_offered : int
+        Units in its highest second.
+    highest_admitted : int
+        Units in its highest second, the second in which it began left out.
+    """
+
+    began_s: float
+    ended_s: float | None = None
+    throttled: int = 0
+    highest_offered: int = 0
+    highest_admitted: int = 0
+
+
+@dataclass(slots=True)
+class Queue:
+    """Load of a DSP, second by second: a queue that works off `capacity` units a second.
+
+    Attributes
+    ----------
+    capacity, threshold : float
+        Units per second.
+    highest, highest_second : int
+        Units of the highest second, and which it was.
+    seconds_above_threshold, seconds_above_capacity : int
+    backlog, highest_backlog : float
+        Units waiting at the end of the last second, and of the worst.
+    seconds_with_backlog : int
+        Seconds at whose end something was waiting.
+    """
+
+    capacity: float
+    threshold: float
+    highest: int = 0
+    highest_second: int = 0
+    seconds_above_threshold: int = 0
+    seconds_above_capacity: int = 0
+    backlog: float = 0.0
+    highest_backlog: float = 0.0
+    highest_backlog_second: int = 0
+    seconds_with_backlog: int = 0
+
+    @property
+    def longest_wait_s(self) -> float:
+        """Seconds a Service Request would have waited behind the highest backlog."""
+        return self.highest_backlog / self.capacity
+
+    def add(self, second: int, units: int, idle_s: int) -> None:
+        """Add the units of one second, after `idle_s` seconds without any."""
+        if idle_s and self.backlog:
+            # Of the idle seconds, those at whose end something is still waiting.
+            self.seconds_with_backlog += min(idle_s, int(-(-self.backlog // self.capacity)) - 1)
+            self.backlog = max(0.0, self.backlog - idle_s * self.capacity)
+        self.backlog = max(0.0, self.backlog + units - self.capacity)
+        self.seconds_with_backlog += self.backlog > 0
+        self.seconds_above_threshold += units > self.threshold
+        self.seconds_above_capacity += units > self.capacity
+        if units > self.highest:
+            self.highest, self.highest_second = units, second
+        if self.backlog > self.highest_backlog:
+            self.highest_backlog, self.highest_backlog_second = self.backlog, second
+
+
+@dataclass(slots=True)
+class Series:
+    """Offered and admitted units by bins of equal width, at most `limit` of them: the highest second of each.
+
+    When the bins run out, each two become one of twice the width.
+    """
+
+    first: int
+    limit: int = 600
+    width: int = 1
+    offered: list[int] = field(default_factory=list)
+    admitted: list[int] = field(default_factory=list)
+    active: list[bool] = field(default_factory=list)
+
+    def add(self, row: Row) -> None:
+        place = (row.second - self.first) // self.width
+        while place >= self.limit:
+            self._halve()
+            place = (row.second - self.first) // self.width
+        missing = place + 1 - len(self.offered)
+        if missing > 0:
+            self.offered += [0] * missing
+            self.admitted += [0] * missing
+            self.active += [False] * missing
+        self.offered[place] = max(self.offered[place], row.offered_units)
+        self.admitted[place] = max(self.admitted[place], row.admitted_units)
+        self.active[place] |= row.active
+
+    def _halve(self) -> None:
+        for name, join in (("offered", max), ("admitted", max), ("active", any)):
+            old = getattr(self, name)
+            setattr(self, name, [join(old[at : at + 2]) for at in range(0, len(old), 2)])
+        self.width *= 2
+
+
+@dataclass(slots=True, eq=False)
+class Outcome:
+    """What the Mechanism did with all the traffic.
+
+    Attributes
+    ----------
+    users : list of str
+        By slot; the first stands for the unknown ones.
+    offered, admitted : Queue
+        A DSP that gets everything, and one behind the Mechanism.
+    seconds : int
+        From the first to the last, both included; 0 if there was no Service Request.
+    counts : ndarray of int64, shape (users, 4)
+        Service Requests by User and `Decision`.
+    seconds_throttled, highest_offered : ndarray of int64, shape (users,)
+        Seconds with a throttled request; Service Requests offered in the User's highest second.
+    events : list of Event
+        The first 10,000 of them.
+    series : Series
+        The whole of it.
+    closest : Series or None
+        The activation with the most throttled requests, with the seconds around it.
+    decided_s : float
+        Seconds of this machine's time spent deciding: not reproducible, never in a file.
+    """
+
+    users: list[str]
+    offered: Queue
+    admitted: Queue
+    seconds: int = 0
+    unknown_srv: int = 0
+    activations: int = 0
+    events: list[Event] = field(default_factory=list)
+    series: Series = field(default_factory=lambda: Series(0))
+    closest: Series | None = None
+    closest_began_s: float = 0.0
+    decided_s: float = 0.0
+    counts: Ints = field(init=False)
+    seconds_throttled: Ints = field(init=False)
+    highest_offered: Ints = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.counts = np.zeros((len(self.users), 4), dtype=np.int64)
+        self.seconds_throttled, self.highest_offered = np.zeros((2, len(self.users)), dtype=np.int64)
+
+    @property
+    def requests(self) -> int:
+        return int(self.counts.sum())
+
+    def of(self, decision: Decision) -> int:
+        """Service Requests with this outcome, all Users together."""
+        return int(self.counts[:, decision].sum())
+
+    def of_user(self, user: str) -> list[int]:
+        """Service Requests of a User by `Decision`; none of one that is not among them."""
+        found: list[int] = self.counts[self.users.index(user)].tolist() if user in self.users else [0] * 4
+        return found
+
+    @property
+    def active_s(self) -> float:
+        """Seconds the Mechanism was active."""
+        return sum(
+            (self.seconds if each.ended_s is None else each.ended_s) - each.began_s for each in self.events
+        )
+
+    @property
+    def highest_while_active(self) -> int:
+        """Units admitted in the highest second of any event that had begun by then; 0 without one."""
+        return max((event.highest_admitted for event in self.events), default=0)
 
 
 @dataclass(slots=True)

@@ -1,23 +1,50 @@
-"""The summary of what became of the traffic: the same figures for people and for programs.
+"""What became of the traffic: the same figures for people and for programs, and the files.
 
-Of one configuration, and of another beside it on the same traffic, with some of its values changed.
+Of one configuration, and of another beside it on the same traffic, with some of its values changed. The files of `tmm
+demo` and `tmm replay` are a row per second, a row per User, and a chart. They are written beside their names first
+and moved into place when all is done: an interrupted run leaves no half file that could be taken for a whole one.
 """
 
 from __future__ import annotations
 
+import csv
+import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from tmm_core.errors import ConfigError, Mistake
+from tmm_core.errors import ConfigError, Mistake, TMMError
 from tmm_core.mechanism import UNKNOWN, Decision
 from tmm_core.operations import terminal
 from tmm_core.operations.allocations import read_before
+from tmm_core.operations.page import in_csv
 from tmm_core.operations.terminal import Paint, duration, number, paragraph, percent, plain
-from tmm_core.operations.traffic.outcome import OUTCOMES, Outcome, Queue, allocation_of
+from tmm_core.operations.traffic.drive import Outcome, Queue, Row
 from tmm_core.policy.allocation_files import AllocationTable
 from tmm_core.policy.config import Config
+
+OUTCOMES = tuple(reversed(Decision))
+"""In the order in which they are shown: ``counts[::-1]``."""
+_LOAD = ("offered", "admitted", *(decision.name.lower() for decision in OUTCOMES))
+SECONDS_HEADER = (
+    "time",
+    "second",
+    *_LOAD,
+    "offered_units",
+    "admitted_units",
+    "active",
+    "level",
+    "backlog_without_units",
+)
+USERS_HEADER = ("user", "category", "allocation", *_LOAD, "seconds_throttled", "highest_offered_second")
+
+
+def allocation_of(config: Config, user: str) -> float | None:
+    """Return the allocation of a User or of the unknown ones, units per second; None without one."""
+    return config.unknown_allocation if user == UNKNOWN else config.allocations.get(user)
+
 
 _MOST_USERS = 12
 _MOST_EVENTS = 8
@@ -374,3 +401,94 @@ def _change(old: float, new: float, text: Callable[[float], str]) -> str:
     if new == old:
         return "="
     return ("+" if new > old else "-") + text(abs(new - old))
+
+
+class OutcomeFiles:
+    """Writes ``NAME.csv``, ``users.csv`` and ``NAME.svg`` into a folder; a context manager.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if it does not exist.
+    time_of : callable
+        Text of the column ``time`` for a second of the traffic.
+    keep : sequence of Path
+        Files that were read: refused as a place to write to.
+    users : str
+        Name of the file of Users.
+
+    Raises
+    ------
+    TMMError
+        A file that was read would be overwritten.
+    OSError
+        The folder cannot be made or written to.
+    """
+
+    def __init__(
+        self, folder: Path, name: str, time_of: Callable[[int], str], keep: tuple[Path, ...] = (), *,
+        users: str = "users.csv",
+    ) -> None:  # fmt: skip
+        self.seconds = folder / f"{name}.csv"
+        self.users = folder / users
+        self.chart = folder / f"{name}.svg"
+        self._time_of = time_of
+        self._done: list[Path] = []
+        self._stack = ExitStack()
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in self.paths:
+            if any(path.exists() and kept.exists() and path.samefile(kept) for kept in keep):
+                raise TMMError(f"{path} was read, and would be overwritten: choose another folder with --out")
+        self._file = self._open(self.seconds)
+        self._rows = csv.writer(self._file, lineterminator="\n")
+        self._rows.writerow(SECONDS_HEADER)
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files, in place after `finish`."""
+        return self.seconds, self.users, self.chart
+
+    def row(self, row: Row) -> None:
+        """Write one second."""
+        level = "" if row.level is None else f"{row.level:.4f}"
+        self._rows.writerow(
+            [self._time_of(row.second), row.second, row.offered, row.admitted, *row.counts[::-1], row.offered_units,
+             row.admitted_units, int(row.active), level, f"{row.backlog_without:.0f}"]
+        )  # fmt: skip
+
+    def finish(self, outcome: Outcome, config: Config, chart: str) -> None:
+        """Write the Users and the chart, and put all the files in place."""
+        with self._open(self.users) as file:
+            rows = csv.writer(file, lineterminator="\n")
+            rows.writerow(USERS_HEADER)
+            for slot, user in enumerate(outcome.users):
+                counts = outcome.counts[slot].tolist()
+                allocation = allocation_of(config, user) or 0.0
+                rows.writerow(
+                    [in_csv(user), config.categories.get(user, ""), f"{allocation:.15g}", sum(counts),
+                     sum(counts) - counts[Decision.THROTTLED], *counts[::-1], int(outcome.seconds_throttled[slot]),
+                     int(outcome.highest_offered[slot])]
+                )  # fmt: skip
+        with self._open(self.chart) as file:
+            file.write(chart)
+        self._file.close()
+        for path in self._done:
+            os.replace(_part(path), path)
+        self._done.clear()
+
+    def _open(self, path: Path) -> TextIO:
+        file = self._stack.enter_context(_part(path).open("w", encoding="utf-8", newline=""))
+        self._done.append(path)
+        return file
+
+    def __enter__(self) -> OutcomeFiles:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+        for path in self._done:
+            _part(path).unlink(missing_ok=True)
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(path.name + ".part")
