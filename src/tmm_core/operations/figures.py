@@ -149,11 +149,6 @@ def load_chart(
         What was measured, and when.
     unit : str
         What the vertical axis counts.
-
-    Returns
-    -------
-    str
-        A whole SVG document.
     """
     parts, top = _head(title, subtitle, unit)
     key, after = legend_of([band_key("Mechanism active")], _WIDTH, 8)
@@ -184,11 +179,6 @@ def bar_chart(
         Values of 0 or more, all on one scale.
     limits : int
         How many rows at the end are limits the others are part of: they are drawn in grey.
-
-    Returns
-    -------
-    str
-        A whole SVG document.
     """
     parts, top = _head(title, subtitle, unit)
     first_limit = len(rows) - limits

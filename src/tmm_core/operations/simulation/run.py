@@ -28,10 +28,7 @@ _MIX = 0x9E3779B97F4A7C1  # odd: the highest bits of the product depend on all b
 class Run:
     """Runs one policy, second by second. *Not thread-safe.*
 
-    Parameters
-    ----------
-    name : str
-        Of the policy.
+    `name` is that of the policy.
     """
 
     def __init__(self, name: str, scenario: Scenario) -> None:
@@ -278,14 +275,10 @@ class Host:
     ----------
     part : callable
         Returns its part of a configuration.
-    name : str
-        Of the policy.
     scenario : Scenario
         Of all hosts.
-    costs : ndarray of float64, optional
-        Units by SRV number; None: one unit each.
-    priority : ndarray of bool
-        By SRV number.
+    costs, priority : ndarray
+        As for `Audit`.
     """
 
     def __init__(
