@@ -23,20 +23,6 @@ from tmm_core.policy.validation import CATEGORIES
 if TYPE_CHECKING:
     from tmm_core.operations.traffic.logged_traffic import Recorded
 
-__all__ = [
-    "Change",
-    "allocation_chart",
-    "changes",
-    "chart",
-    "explanation",
-    "figures",
-    "file_before",
-    "over_lines",
-    "read_before",
-    "shares_of",
-    "table_lines",
-]
-
 
 @dataclass(frozen=True)
 class Change:

@@ -40,10 +40,6 @@ def decide_again(record: ThrottleRecord, configuration: Mapping[str, Any]) -> De
     ----------
     configuration : mapping
         Of the record's version, as in the event log (`config_record`).
-
-    Returns
-    -------
-    Decision
     """
     rules = configuration["rules"]
     if record.srv in configuration["priority_list"]["expanded"]:

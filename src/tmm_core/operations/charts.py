@@ -15,22 +15,6 @@ from itertools import pairwise
 
 from tmm_core.policy.validation import escaped, uncovered
 
-__all__ = [
-    "NARROW",
-    "WIDE",
-    "Bars",
-    "Level",
-    "Line",
-    "Span",
-    "bar_chart",
-    "day_chart",
-    "line_chart",
-    "round_step",
-    "row_chart",
-    "runs",
-    "visible",
-]
-
 WIDE, NARROW = 720, 340
 """Widths in CSS pixels that charts are drawn for."""
 
@@ -40,6 +24,7 @@ YELLOW, INK, GREY, GRID = "#F0E442", "#1A1A1A", "#595959", "#DDDDDD"
 HALO = 'stroke="#FFFFFF" stroke-width="4" paint-order="stroke"'
 _FONT = 14
 PLOT = 210
+_STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 21_600, 43_200, 86_400)
 _LETTER = 7.6  # mean width of a letter at _FONT
 
 
@@ -437,6 +422,12 @@ def round_step(least: float) -> float:
     while power > least:
         power /= 10
     return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= least * (1 - 1e-9))
+
+
+def time_step(seconds: float, most: int) -> int:
+    """Return the round number of seconds between marks of an axis so long, with at most so many of them."""
+    days = -(-seconds // (86_400 * most))
+    return next((each for each in _STEPS_S if seconds / each <= most), int(days) * 86_400)
 
 
 def runs(marks: Sequence[bool]) -> list[tuple[int, int]]:

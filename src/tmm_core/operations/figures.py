@@ -26,17 +26,15 @@ from tmm_core.operations.charts import (
     px,
     runs,
     safe,
+    time_step,
 )
 from tmm_core.operations.terminal import number
 from tmm_core.operations.traffic.drive import Outcome, Series
 from tmm_core.policy.config import Config
 
-__all__ = ["Panel", "bar_chart", "clock_label", "elapsed_label", "finding", "load_chart", "outcome_chart"]
-
 _WIDTH = 540
 _HEADING, _AXIS = 36, 40
 _TITLE_CHARS, _TEXT_CHARS = 50, 62  # that fit into the width
-_STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400)
 _MOST_TICKS = 5
 
 
@@ -274,7 +272,6 @@ def _ticks(panel: Panel, end: int) -> list[tuple[float, str]]:
     """Return a few seconds of the series that are round on the axis, and their labels."""
     first = (panel.series.first - panel.zero) * panel.speed
     last = (end - panel.zero) * panel.speed
-    days = -(-(last - first) // (86_400 * _MOST_TICKS))
-    step = next((each for each in _STEPS_S if (last - first) / each <= _MOST_TICKS), int(days) * 86_400)
+    step = time_step(last - first, _MOST_TICKS)
     marks = range(int(-(-first // step)) * step, int(last) + 1, step)
     return [(panel.zero + mark / panel.speed, panel.label(mark)) for mark in marks]

@@ -108,7 +108,6 @@ def samples(
 
     Parameters
     ----------
-    mechanism : Mechanism
     desks : iterable
         Gateways of this process, or anything with `counts`.
     watcher : Watcher, optional
@@ -175,7 +174,6 @@ class Collector:
 
     Parameters
     ----------
-    mechanism : Mechanism
     **options
         `desks` and `watcher`, as for `samples`.
 
@@ -210,8 +208,6 @@ def instrument(mechanism: Mechanism, meter: Any, **options: Any) -> list[Any]:
 
     Parameters
     ----------
-    mechanism : Mechanism
-    meter : opentelemetry.metrics.Meter
     **options
         `desks` and `watcher`, as for `samples`.
 

@@ -267,10 +267,8 @@ class Notifier:
     ----------
     path : path
         The event log.
-    sender : Sender
     put : callable
         Gets each `Notification` for the log: ``Watcher.put``.
-    templates : Templates
     give_up_ms : int
         Milliseconds after the first attempt at a notice, a day by default, after which it is given up.
     jitter : callable

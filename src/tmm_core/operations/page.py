@@ -24,25 +24,6 @@ from tmm_core.operations.terminal import duration, number, percent
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-__all__ = [
-    "Block",
-    "Bullets",
-    "Cell",
-    "Column",
-    "Figure",
-    "Page",
-    "Section",
-    "Table",
-    "Terms",
-    "Text",
-    "Tile",
-    "Tiles",
-    "in_csv",
-    "render_html",
-    "shown",
-    "write_csv",
-]
-
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
 Kind = Literal["text", "count", "rate", "share", "duration", "moment", "day", "change"]

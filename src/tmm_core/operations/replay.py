@@ -25,8 +25,6 @@ from tmm_core.operations.traffic.request_times import by_second
 from tmm_core.operations.traffic.summary import OutcomeFiles
 from tmm_core.policy.config import Config
 
-__all__ = ["WINDOW_S", "Replay", "Requests", "Source", "Tried", "run_replay", "time_at"]
-
 WINDOW_S = 5.0
 """Seconds a line may be behind an earlier one, unless told otherwise."""
 

@@ -51,8 +51,11 @@ _PAGES = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/app.js": ("app.js", "text/javascript; charset=utf-8"),
     "/style.css": ("style.css", "text/css; charset=utf-8"),
-    "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
+_ICON = (
+    b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><path d="M1 14V9h3v5zm5 0V5h3v9zm5 0V2h3v12z" '
+    b'fill="#00558c"/><path d="M0 4h16" stroke="#a8071a" stroke-width="1.5"/></svg>'
+)
 
 
 class Feed:
@@ -60,7 +63,6 @@ class Feed:
 
     Parameters
     ----------
-    mechanism : Mechanism
     at_ms, mono_ns : callable
         The clocks.
 
@@ -197,6 +199,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.path in _PAGES:
             name, kind = _PAGES[self.path]
             self._answer(HTTPStatus.OK, kind, files(__package__).joinpath("live", name).read_bytes())
+        elif self.path == "/icon.svg":
+            self._answer(HTTPStatus.OK, "image/svg+xml", _ICON)
         elif self.path == "/state.json":
             self._answer(HTTPStatus.OK, "application/json", self.server.feed.latest.encode())
         elif self.path == "/history.json":
@@ -335,7 +339,6 @@ def start(mechanism: Mechanism, **options: Any) -> Page:
 
     Parameters
     ----------
-    mechanism : Mechanism
     **options
         `host` (loopback by default), `port` (8765; 0 for a free one), `allow_hosts`: further names under which
         browsers may ask, `period_s`.

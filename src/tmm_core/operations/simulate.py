@@ -3,10 +3,9 @@
 The new Service Requests are the same for every policy; what is sent again depends on the answers, and so on
 the policy. The same scenario and seed give the same result, to the last byte of its files.
 
-`tmm demo` plays two scenarios: a day of traffic at DSP peak volume, and a storm with clients that send again. Every
-Service Request of the day is decided once and accounted for as `tmm replay` does with a log: what it takes to show
-DSP peak volume. The storm is ``beast-from-the-east`` at a tenth of its volume: what closes the loop, the answers that
-bring requests back and the DSP that fails, takes far longer for each request. Decision 0044 says why.
+`tmm demo` plays two scenarios. Every Service Request of a day at DSP peak volume is decided once and accounted for as
+`tmm replay` does with a log. ``beast-from-the-east`` is at a tenth of its volume: what closes the loop, the answers
+that bring requests back and the DSP that fails, takes far longer for each request. Decision 0044 says why.
 """
 
 from __future__ import annotations

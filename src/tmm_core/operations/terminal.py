@@ -22,23 +22,6 @@ from typing import TextIO
 
 from tmm_core.policy.validation import escaped, uncovered
 
-__all__ = [
-    "Paint",
-    "Progress",
-    "columns",
-    "duration",
-    "finished",
-    "number",
-    "paragraph",
-    "percent",
-    "plain",
-    "print_json",
-    "progress",
-    "table",
-    "table_of_names",
-    "table_width",
-]
-
 _REDRAW_S = 0.1
 _SHORTEST_NAME, _LONGEST_NAME = 12, 40
 _FIGURE = re.compile(r"(\d) (%|s|ms|min|h|days|million)(?!\w)")

@@ -117,11 +117,8 @@ class Watcher:
 
     Parameters
     ----------
-    mechanism : Mechanism
     path : path, optional
         The log; that of the configuration by default.
-    settings : WatchSettings
-    clock : Clock
     source : Source, optional
         Which life of which block is watched; `source_of` the Mechanism by default.
     listeners : sequence of callable

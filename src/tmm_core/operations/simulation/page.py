@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from tmm_core.operations.charts import BLUE, GREEN, GREY, PURPLE, VERMILION, Level, Line, line_chart, runs
+from tmm_core.operations.charts import (
+    BLUE,
+    GREEN,
+    GREY,
+    PURPLE,
+    VERMILION,
+    Level,
+    Line,
+    line_chart,
+    runs,
+    time_step,
+)
 from tmm_core.operations.page import (
     Block,
     Bullets,
@@ -37,7 +48,6 @@ from tmm_core.operations.terminal import duration, number
 
 _BINS, _ROWS = 270, 20
 _UNIT = "Units per second"
-_STEPS_S = (5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400)
 _STYLES = (
     (VERMILION, "5 2"),
     (PURPLE, "2 3"),
@@ -282,7 +292,7 @@ def _edges(n: int, parts: int) -> list[int]:
 
 
 def _ticks(seconds: int) -> list[tuple[float, str]]:
-    step = next((each for each in _STEPS_S if seconds / each <= 8), _STEPS_S[-1])
+    step = time_step(seconds, 8)
     if step >= 3600:
         return [(float(at), f"{at // 3600} h") for at in range(0, seconds + 1, step)]
     return [(float(at), f"{at // 60}:{at % 60:02d} min") for at in range(0, seconds + 1, step)]

@@ -133,11 +133,11 @@ class Audit:
         throttled: Srvs,
         changed: Sequence[tuple[int, Config]] = (),
     ) -> None:
-        """Check the decisions of some instants in nanoseconds; what came into force among them counts from then on.
+        """Check the decisions of some instants in nanoseconds, as `steps` does; what came into force among them counts
+        from then on.
 
         Parameters
         ----------
-        counts, units : ndarray, shape (instants, users, 4)
         throttled : ndarray of uint16
             SRV numbers of all that were throttled.
         changed : sequence of (int, Config)
