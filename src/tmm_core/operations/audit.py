@@ -17,8 +17,6 @@ from tmm_core.mechanism import UNKNOWN, Decision
 from tmm_core.operations.event_log.event_records import ThrottleRecord, iso
 from tmm_core.operations.event_log.files import LogSet
 
-__all__ = ["Audit", "Finding", "audit", "decide_again"]
-
 _STAMPS = 128 * 1_000_000_000  # a stamp is 1/128 ns, counted modulo 2**64
 _WORD = 1 << 64
 # A word further ahead than 2**61 stamps (208 days) is a past one; one further ahead than any charge and a

@@ -23,8 +23,6 @@ from tmm_core.errors import TMMError
 from tmm_core.operations.terminal import columns
 from tmm_core.policy.validation import did_you_mean
 
-__all__ = ["COMMANDS", "Command", "main"]
-
 
 class Command(NamedTuple):
     """One command: its name, the module of `commands` it is in, and what it does in a few words."""

@@ -34,19 +34,6 @@ from tmm_core.operations.traffic import Ints
 from tmm_core.operations.traffic.drive import Drive, Outcome, TrafficSecond
 from tmm_core.operations.traffic.summary import OutcomeFiles
 
-__all__ = [
-    "REQUESTS_PER_S",
-    "STORM",
-    "Demo",
-    "Simulation",
-    "day_of",
-    "run_demo",
-    "run_storm",
-    "simulate",
-    "time_of_day",
-    "traffic_of",
-]
-
 _KEPT = 8 << 20  # bytes
 _TOGETHER_S = 20  # seconds that are drawn and run at once where nothing is sent again
 

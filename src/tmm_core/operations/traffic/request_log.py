@@ -141,7 +141,7 @@ class _Slots(dict[str, int]):
 
 
 class RequestLog:
-    """Reads ``time,user_id,srv`` from a CSV or CSV.gz file, or from standard input; a context manager.
+    """Reads ``time,user_id,srv`` from a CSV or CSV.gz file or standard input; a context manager. *Not thread-safe.*
 
     Parameters
     ----------
@@ -158,10 +158,6 @@ class RequestLog:
         There is no header, or it does not name each of the three columns once.
     OSError
         The file cannot be read.
-
-    Notes
-    -----
-    *Not thread-safe.*
     """
 
     def __init__(
