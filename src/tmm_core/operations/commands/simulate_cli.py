@@ -12,8 +12,7 @@ from tmm_core.operations import terminal
 from tmm_core.operations.commands.arguments import about, add_files_arguments, number_between
 
 if TYPE_CHECKING:
-    from tmm_core.operations.simulate import Demo
-    from tmm_core.operations.simulate import Simulation
+    from tmm_core.operations.simulate import Demo, Simulation
 
 
 # --- tmm simulate
