@@ -21,6 +21,7 @@ WIDE, NARROW = 720, 340
 # Okabe and Ito, darkened where a line or a bar on white needs 3:1 (WCAG 1.4.11).
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#C44F00", "#00785A", "#A8568A"
 YELLOW, INK, GREY, GRID = "#F0E442", "#1A1A1A", "#595959", "#DDDDDD"
+PALE = ' fill-opacity="0.4"'
 HALO = 'stroke="#FFFFFF" stroke-width="4" paint-order="stroke"'
 _FONT = 14
 PLOT = 210
@@ -282,9 +283,10 @@ class Frame:
 
     def bands(self, periods: Sequence[tuple[float, float]]) -> list[str]:
         """Shade parts of the plot, from one place to another."""
+        # A minute of a month must still be seen, and lines across an hour of an hour.
         return [
             f'<rect x="{px(left)}" y="{px(self.top)}" width="{px(max(2.0, right - left))}" height="{PLOT}" '
-            f'fill="{YELLOW}"/>'  # a minute of a month must still be seen
+            f'fill="{YELLOW}"{PALE if right - left > 8 else ""}/>'
             for left, right in periods
         ]
 
@@ -391,7 +393,7 @@ def _bar_key(layer: Bars) -> tuple[str, str]:
 def band_key(name: str) -> tuple[str, str]:
     return (
         name,
-        f'<rect x="0" y="-12" width="26" height="14" fill="{YELLOW}" stroke="{GREY}" stroke-width="0.5"/>',
+        f'<rect x="0" y="-12" width="26" height="14" fill="{YELLOW}"{PALE} stroke="{GREY}" stroke-width="0.5"/>',
     )
 
 
