@@ -13,7 +13,7 @@ from .clock cimport clock_exact
 from .gcra cimport stamp_of
 from .layout cimport (
     FIRST_COME, HARD, OUTCOMES, PRIORITY, SPARE_CAPACITY, THROTTLED, WITHIN_ALLOCATION, Control, Door, Settings,
-    SlabHead, Words, count_of, units_of,
+    SlabHead, Words, units_of,
 )
 from .load cimport active, charge_backlog, waiting
 from .plan cimport NEVER, NO_SHORT_WAY, copy_queue, is_stale, lay_out, look_from, renew
@@ -271,8 +271,9 @@ cdef inline int charged_and_told(Plan* plan, uint32_t user, uint32_t srv, int ou
 
 cdef inline void tell(Plan* plan, uint32_t user, uint32_t srv, int outcome, int64_t cost) noexcept nogil:
     """Count a decision: after the buckets, so that a worker killed in between has admitted too few, never too many."""
-    count(count_of(plan.door, plan.slab, user, outcome, srv), 1, plan.shared)
-    count(units_of(plan.door, plan.slab, user, outcome), cost, plan.shared)
+    cdef int64_t* units = units_of(plan.door, plan.slab, user, outcome)
+    count(units + (1 + <int64_t>srv) * plan.column, 1, plan.shared)
+    count(units, cost, plan.shared)
 
 
 cdef inline int decide_fully(Plan* plan, uint32_t user, uint32_t srv, int64_t now, bint or_not) noexcept nogil:

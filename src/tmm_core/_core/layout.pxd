@@ -128,6 +128,7 @@ cdef struct Door:                   # addresses of one mapping: private to a pro
     Aside* aside
     uint8_t* slabs
     int64_t slab_bytes
+    int64_t counters                # bytes of a slab before them
     int64_t bits                    # of a tile: binary logarithm of its Users
     int64_t column                  # counters from the units to the first SRV, and from one SRV to the next
     int64_t tile                    # and from one tile to the next, less its Users: those are added as they come
@@ -160,10 +161,15 @@ cdef inline int64_t tiled(int64_t users, int64_t bits, int64_t srvs) noexcept no
     return (((users - 1) >> bits) + 1) * (1 + srvs) * column_of(bits)
 
 
+cdef inline int64_t counters_at(int64_t users) noexcept nogil:
+    """Bytes of a slab before its counters."""
+    return LINE + whole_lines(users * DIFFERENCES * 8)
+
+
 cdef inline int64_t slab_size(int64_t users, int64_t srvs) noexcept nogil:
     """Bytes of one slab."""
     cdef int64_t cells = OUTCOMES * tiled(users, tile_bits(users), srvs)
-    return LINE + whole_lines(users * DIFFERENCES * 8) + whole_lines(cells * 8)
+    return counters_at(users) + whole_lines(cells * 8)
 
 
 cdef inline int64_t block_size(int64_t users, int64_t srvs, int64_t slabs) noexcept nogil:
@@ -180,6 +186,7 @@ cdef inline void open_door(Door* door, uint8_t* memory, int64_t users, int64_t s
     door.aside = <Aside*>(door.words + users)
     door.slabs = <uint8_t*>(door.aside + users)
     door.slab_bytes = slab_size(users, srvs)
+    door.counters = counters_at(users)
     door.bits = tile_bits(users)
     door.column = column_of(door.bits)
     door.tile = (1 + srvs) * door.column - (<int64_t>1 << door.bits)
@@ -204,7 +211,7 @@ cdef inline int64_t* units_of(Door* door, SlabHead* slab, int64_t user, int64_t 
     Most requests have one outcome and one of few SRVs: such counters lie side by side, so what is written stays in few
     lines and pages.
     """
-    return (<int64_t*>(<uint8_t*>slab + LINE + whole_lines(door.user_slots * DIFFERENCES * 8))
+    return (<int64_t*>(<uint8_t*>slab + door.counters)
             + outcome * door.cells + (user >> door.bits) * door.tile + user)
 
 
