@@ -182,7 +182,7 @@ clients that send again what was refused or not answered: tmm simulate has all s
 
 examples:
   tmm demo                          about ten million Service Requests, files in ./tmm-demo
-  tmm demo --seed 7 --out /tmp/d    other traffic, another folder
+  tmm demo --seed 7 --out other     other traffic, another folder
   tmm demo --day                    only the day: a few seconds
   tmm demo --json | jq .events      figures for programs
 
