@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from oracle import HELD_BACK
 
 from tmm_core import Config, Decision, Mechanism
@@ -23,6 +24,10 @@ RESERVE = 300
 FEW, MANY = 4, RESERVE + 50
 #: Words that say how large the block is.
 SIZES = ("user_slots", "srv_slots", "slab_slots", "nbytes")
+#: For tests that close a Mechanism and go on in the same process as if its worker had ended.
+lets_go = pytest.mark.skipif(
+    not HELD_BACK, reason="without a GIL a closed Mechanism keeps its slab: a thread may still count in it"
+)
 #: Where, in a User's two lines, there is something for each of two generations.
 PAIRS = {"Words": (2, 4, 6), "Aside": (3, 6)}
 

@@ -35,6 +35,7 @@ from .larger import (
     config,
     decide,
     forked,
+    lets_go,
     lived,
     seen,
     words_of,
@@ -123,6 +124,7 @@ def test_every_word_is_carried_over(tmp_path: Path, seed: int) -> None:
         assert len(list(tmp_path.iterdir())) == 2, "the block and the names of its terms"
 
 
+@lets_go
 def test_counters_of_many_users_are_carried_over(tmp_path: Path, seed: int) -> None:
     """They lie in tiles, and those of a larger block are for more Users."""
     drawn, rates = np.random.default_rng(seed), {f"User {number}": 0.01 for number in range(6000)}
@@ -149,6 +151,7 @@ def test_counters_of_many_users_are_carried_over(tmp_path: Path, seed: int) -> N
 
 
 @pytest.mark.parametrize("turn", range(3))
+@lets_go
 def test_a_run_with_a_larger_block_in_it_decides_as_one_on_a_large_block(
     tmp_path: Path, turn: int, seed: int
 ) -> None:
@@ -168,6 +171,7 @@ def test_a_run_with_a_larger_block_in_it_decides_as_one_on_a_large_block(
     assert kinds == set(Decision)
 
 
+@lets_go
 def test_a_package_with_more_srvs_has_them_in_the_block_when_nobody_counts(
     tmp_path: Path, older: pytest.MonkeyPatch, seed: int
 ) -> None:
@@ -196,6 +200,7 @@ def test_a_package_with_more_srvs_has_them_in_the_block_when_nobody_counts(
         assert mechanism.block.header.user_slots == RESERVE + 1, "no more Users, no larger reserve"
 
 
+@lets_go
 def test_srvs_stay_unknown_while_an_older_worker_counts_and_the_log_says_so(
     tmp_path: Path, older: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -223,6 +228,7 @@ def test_srvs_stay_unknown_while_an_older_worker_counts_and_the_log_says_so(
 # ---- where somebody counts
 
 
+@lets_go
 def test_a_worker_prevents_it_and_nothing_changes(tmp_path: Path) -> None:
     with Mechanism.open(config(tmp_path), start=FROZEN) as mechanism:
         mechanism.admit_at(1, 5, FROZEN)
@@ -366,6 +372,7 @@ def test_a_process_that_opened_the_path_before_the_rename_joins_the_larger_block
 # ---- where it cannot be
 
 
+@lets_go
 def test_a_full_disk_leaves_the_old_block_in_force(tmp_path: Path) -> None:
     folder, mount = tmp_path / "disk", shutil.which("mount")
     folder.mkdir()
@@ -388,6 +395,7 @@ def test_a_full_disk_leaves_the_old_block_in_force(tmp_path: Path) -> None:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+@lets_go
 def test_a_folder_that_may_not_be_written_to_leaves_the_old_block_in_force() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -424,6 +432,7 @@ def test_a_folder_that_may_not_be_written_to_leaves_the_old_block_in_force() -> 
             folder.chmod(0o755)
 
 
+@lets_go
 def test_srvs_that_find_no_room_do_not_keep_a_worker_from_starting(
     tmp_path: Path,
     older: pytest.MonkeyPatch,

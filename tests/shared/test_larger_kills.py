@@ -16,7 +16,7 @@ import pytest
 from tmm_core import Config, Mechanism, MemoryLayoutError, engines
 from tmm_core.memory import shared as shared_module
 
-from .larger import RESERVE, config, digest_of, forked, lived, seen
+from .larger import RESERVE, config, digest_of, forked, lets_go, lived, seen
 from .stepping import EVERY, SUPPORTED, ended, started
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="workers are forked here")
@@ -127,6 +127,7 @@ def test_one_is_killed_at_a_random_moment(
 
 @pytest.mark.skipif(not SUPPORTED, reason="stepping needs Linux on x86-64 and a C compiler")
 @pytest.mark.parametrize("every", EVERY)
+@lets_go
 def test_one_ends_at_a_system_call(
     growing: Growing, stepper: Any, every: int, monkeypatch: pytest.MonkeyPatch,
     record_property: Callable[[str, Any], None],

@@ -21,7 +21,7 @@ from tmm_core.operations.events import EventLog
 from tmm_core.operations.watch import Watcher, source_of
 
 from .configured import configured
-from .larger import FEW, MANY, RESERVE, config, forked, lived, seen
+from .larger import FEW, MANY, RESERVE, config, forked, lets_go, lived, seen
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="workers are forked here")
 
@@ -140,6 +140,7 @@ def test_a_change_is_refused_where_a_larger_block_succeeds_in_between(tmp_path: 
         assert operator.engine.generation == generation, "the old one stays as it was"
 
 
+@lets_go
 def test_tmm_apply_makes_the_block_larger_where_no_gateway_runs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -20,6 +20,8 @@ from tmm_core.operations.commands.look_cli import status_lines
 from tmm_core.operations.terminal import Paint
 from tmm_core.operations.watch import Watcher
 
+from .larger import lets_go
+
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="a shared block needs Linux or macOS")
 
 TOML = """\
@@ -64,6 +66,7 @@ def test_gateways_are_seen_while_their_configuration_has_a_mistake(
         assert block_of(toml) == str(toml.parent / "block"), "what watch and serve look at"
 
 
+@lets_go
 def test_status_reads_load_state_users_and_workers(toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Mechanism.open(toml) as one, Mechanism.open(toml) as two:
         user, srv = one.user("Northern Energy"), one.srv("4.1.1")
